@@ -1,0 +1,17 @@
+//! The host side of banger: everything that has an effect.
+//!
+//! A request plus observed facts becomes a plan (made by `banger-core` and by plugins); only this
+//! crate turns a plan into effects. It never writes to the terminal: `cli` renders.
+
+pub mod daemon;
+pub mod dirs;
+pub mod doctor;
+pub mod image;
+pub mod machine;
+pub mod plugin;
+pub mod repository;
+pub mod session;
+pub mod ssh;
+pub mod store;
+pub mod vm;
+pub mod workspace;
