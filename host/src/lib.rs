@@ -13,5 +13,7 @@ pub mod repository;
 pub mod session;
 pub mod ssh;
 pub mod store;
+pub mod stream;
+pub mod task;
 pub mod vm;
 pub mod workspace;

@@ -1,0 +1,151 @@
+//! The release build of `banger` with a home of its own, driven as a user drives it.
+
+use crate::process::{self, Signals};
+use crate::project::Project;
+use crate::screen;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// How long a command of a clean-up may take.
+const TIDY_LIMIT: Duration = Duration::from_secs(60);
+
+/// A `banger` and the directory that it keeps everything in.
+#[derive(Debug)]
+pub struct Banger {
+    program: PathBuf,
+    home: PathBuf,
+    signals: Signals,
+    /// Held while this value lives: one demo, or one benchmark, at a time.
+    _lock: File,
+}
+
+impl Banger {
+    /// Builds `banger` and takes the home `directory`/home for it.
+    ///
+    /// # Errors
+    /// If it does not build, or another process works in that directory.
+    pub fn build(project: &Project, directory: &Path, signals: &Signals) -> Result<Self> {
+        let home = directory.join("home");
+        std::fs::create_dir_all(&home)
+            .with_context(|| format!("can't create {}", home.display()))?;
+        let lock_path = directory.join("lock");
+        let lock = File::create(&lock_path)
+            .with_context(|| format!("can't create {}", lock_path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another run is at work in {}; wait for its end",
+                directory.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("can't lock {}", lock_path.display()));
+            }
+        }
+        let mut cargo = project.cargo();
+        cargo.args(["build", "--release", "--locked", "--package", "banger"]);
+        screen::say("$ cargo build --release --locked --package banger");
+        let status = signals.status(&mut cargo)?;
+        process::succeed(&cargo, status)?;
+        Ok(Self {
+            program: project.release_binary(),
+            home,
+            signals: signals.clone(),
+            _lock: lock,
+        })
+    }
+
+    /// Its home.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// `banger ARGS…`, not yet run.
+    pub fn command<S: AsRef<str>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments.iter().map(AsRef::as_ref))
+            .env("BANGER_HOME", &self.home);
+        command
+    }
+
+    /// What `banger ARGS… --json` answers.
+    ///
+    /// # Errors
+    /// If it fails or does not answer with JSON.
+    pub fn json<S: AsRef<str>>(&self, arguments: &[S]) -> Result<Value> {
+        let mut command = self.command(arguments);
+        command.arg("--json");
+        let output = self.signals.output(&mut command)?;
+        serde_json::from_slice(&output)
+            .with_context(|| format!("`{}` answered with no JSON", process::line(&command)))
+    }
+
+    /// Runs `banger ARGS…`, its output where ours goes.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run<S: AsRef<str>>(&self, arguments: &[S]) -> Result<()> {
+        let mut command = self.command(arguments);
+        let status = self.signals.status(&mut command)?;
+        process::succeed(&command, status)
+    }
+
+    /// Deletes every VM whose name starts with `prefix`, stops the daemon, and tells what goes on
+    /// in spite of that. Also after a run that was killed, and while a user is impatient.
+    pub fn tidy(&self, prefix: &str) -> Vec<(u32, String)> {
+        let listed = process::tidy(&mut self.command(&["vm", "list", "--json"]), TIDY_LIMIT);
+        let listed: Value = listed
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        for name in names(&listed) {
+            if name.starts_with(prefix) {
+                process::tidy(&mut self.command(&["vm", "delete", &name]), TIDY_LIMIT);
+            }
+        }
+        self.stop_daemon();
+        // A process that was told to end needs a moment for it.
+        for _ in 0..50 {
+            if process::naming(&self.home).is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        process::naming(&self.home)
+    }
+
+    /// Stops the daemon of this home, if one runs.
+    pub fn stop_daemon(&self) {
+        process::tidy(&mut self.command(&["daemon", "stop"]), TIDY_LIMIT);
+    }
+}
+
+/// The names in the answer of `vm list`.
+fn names(listed: &Value) -> Vec<String> {
+    listed
+        .get("vms")
+        .unwrap_or(listed)
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|vm| vm.get("name")?.as_str().map(str::to_owned))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_are_read_from_a_list() {
+        assert_eq!(
+            names(&json!({"vms": [{"name": "a"}, {"name": "b"}]})),
+            ["a", "b"]
+        );
+        assert!(names(&Value::Null).is_empty());
+    }
+}

@@ -1,0 +1,359 @@
+//! Child processes, and signals that must not leave any of them behind.
+//!
+//! Children run in our own foreground process group, so that Ctrl-C reaches them directly; a signal
+//! that was sent to this process alone is passed on. A clean-up runs in a group of its own, so that
+//! an impatient second Ctrl-C does not cut it short.
+
+use crate::screen;
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals as Deliveries;
+use std::fmt;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a child may take to end by itself after Ctrl-C, before it is sent TERM.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The user stopped us with this signal.
+#[derive(Debug, Clone, Copy)]
+pub struct Interrupted(pub i32);
+
+impl Interrupted {
+    /// 128 and the signal's number, as shells have it.
+    pub fn exit_code(self) -> u8 {
+        u8::try_from(128 + self.0).unwrap_or(1)
+    }
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stopped")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// INT, TERM and HUP, which from now on are noted instead of ending this process.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    received: Arc<AtomicI32>,
+    /// The child that is waited for, by a descriptor: a process id might be used again.
+    child: Arc<Mutex<Option<OwnedFd>>>,
+}
+
+impl Signals {
+    /// Starts to note signals.
+    pub fn watch() -> Result<Self> {
+        let signals = Self {
+            received: Arc::new(AtomicI32::new(0)),
+            child: Arc::default(),
+        };
+        let mut deliveries =
+            Deliveries::new([SIGINT, SIGTERM, SIGHUP]).context("can't watch signals")?;
+        let noted = signals.clone();
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in deliveries.forever() {
+                    let first = noted
+                        .received
+                        .compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst)
+                        .is_ok();
+                    if signal != SIGINT {
+                        noted.end_child();
+                    } else if first {
+                        let noted = noted.clone();
+                        thread::spawn(move || {
+                            thread::sleep(PATIENCE);
+                            noted.end_child();
+                        });
+                    }
+                }
+            })
+            .context("can't start a thread")?;
+        Ok(signals)
+    }
+
+    /// The signal that was noted first.
+    pub fn received(&self) -> Option<i32> {
+        Some(self.received.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+    }
+
+    /// An error once a signal was noted.
+    pub fn check(&self) -> Result<(), Interrupted> {
+        match self.received() {
+            Some(signal) => Err(Interrupted(signal)),
+            None => Ok(()),
+        }
+    }
+
+    fn end_child(&self) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(child) = child.as_ref() {
+            let _ = rustix::process::pidfd_send_signal(child, Signal::TERM);
+        }
+    }
+
+    /// Runs a command to its end, its output where ours goes.
+    ///
+    /// # Errors
+    /// If it can't be started, or a signal was noted meanwhile.
+    pub fn status(&self, command: &mut Command) -> Result<ExitStatus> {
+        self.check()?;
+        let child = spawn(command)?;
+        self.wait(child)
+    }
+
+    /// Runs a command to its end and returns what it wrote to standard output.
+    ///
+    /// # Errors
+    /// If it can't be started, fails, or a signal was noted meanwhile.
+    pub fn output(&self, command: &mut Command) -> Result<Vec<u8>> {
+        let mut written = Vec::new();
+        let status = self.stream(command, |bytes| written.extend_from_slice(bytes))?;
+        succeed(command, status)?;
+        Ok(written)
+    }
+
+    /// Runs a command to its end and hands over what it writes to standard output as it comes.
+    ///
+    /// # Errors
+    /// If it can't be started, or a signal was noted meanwhile.
+    pub fn stream(&self, command: &mut Command, mut sink: impl FnMut(&[u8])) -> Result<ExitStatus> {
+        self.check()?;
+        let mut child = spawn(command.stdout(Stdio::piped()))?;
+        let mut output = child.stdout.take().context("a pipe is missing")?;
+        let _registration = self.register(&child)?;
+        let mut buffer = [0; 64 << 10];
+        loop {
+            match output.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => sink(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("can't read a command's output"),
+            }
+        }
+        let status = child.wait().context("can't wait for a command")?;
+        self.check()?;
+        Ok(status)
+    }
+
+    /// Waits for a child that was started already.
+    ///
+    /// # Errors
+    /// If a signal was noted meanwhile.
+    pub fn wait(&self, mut child: Child) -> Result<ExitStatus> {
+        {
+            let _registration = self.register(&child)?;
+            // Without reaping it: the descriptor must go first.
+            let _ = rustix::process::waitid(
+                WaitId::Pid(pid_of(&child)?),
+                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+            );
+        }
+        let status = child.wait().context("can't wait for a command")?;
+        self.check()?;
+        Ok(status)
+    }
+
+    fn register(&self, child: &Child) -> Result<Registration<'_>> {
+        let descriptor = rustix::process::pidfd_open(pid_of(child)?, PidfdFlags::empty())
+            .context("can't open a process descriptor")?;
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(descriptor);
+        if matches!(self.received(), Some(signal) if signal != SIGINT) {
+            self.end_child();
+        }
+        Ok(Registration(self))
+    }
+}
+
+/// While it lives, a signal is passed on to the child.
+struct Registration<'a>(&'a Signals);
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        *self.0.child.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn pid_of(child: &Child) -> Result<Pid> {
+    i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("a child has no process id")
+}
+
+fn spawn(command: &mut Command) -> Result<Child> {
+    command
+        .spawn()
+        .with_context(|| format!("can't run `{}`", line(command)))
+}
+
+/// Turns a bad exit into an error.
+///
+/// # Errors
+/// If the command failed.
+pub fn succeed(command: &Command, status: ExitStatus) -> Result<()> {
+    if status.success() {
+        return Ok(());
+    }
+    match (status.code(), status.signal()) {
+        (Some(code), _) => bail!("`{}` failed with exit code {code}", line(command)),
+        (_, Some(signal)) => bail!("`{}` was killed by signal {signal}", line(command)),
+        _ => bail!("`{}` failed", line(command)),
+    }
+}
+
+/// The command as one would type it, cut where it is very long.
+pub fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy());
+    let line = screen::command_line(words);
+    if line.chars().count() > 300 {
+        line.chars().take(300).chain("…".chars()).collect()
+    } else {
+        line
+    }
+}
+
+/// Runs a command of a clean-up: out of reach of Ctrl-C, silent, and killed after `limit`.
+/// Returns what it wrote to standard output, or nothing where it did not succeed.
+pub fn tidy(command: &mut Command, limit: Duration) -> Option<Vec<u8>> {
+    let mut child = command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let mut output = child.stdout.take()?;
+    let reader = thread::spawn(move || {
+        let mut written = Vec::new();
+        let _ = output.read_to_end(&mut written);
+        written
+    });
+    let end = Instant::now() + limit;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => {
+                return status.success().then(|| reader.join().unwrap_or_default());
+            }
+            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(10)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+        }
+    }
+}
+
+/// A process that is killed when this value goes, and also when this process dies by SIGKILL.
+#[derive(Debug)]
+pub struct Guarded(Child);
+
+impl Guarded {
+    /// Starts it. `program` and its arguments are run under `setpriv --pdeathsig KILL`.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn spawn<S: AsRef<std::ffi::OsStr>>(
+        words: impl IntoIterator<Item = S>,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).args(words);
+        command.process_group(0);
+        prepare(&mut command);
+        Ok(Self(spawn(&mut command)?))
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Processes whose command line names `directory`.
+pub fn naming(directory: &std::path::Path) -> Vec<(u32, String)> {
+    let needle = directory.to_string_lossy();
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let words = command_of(pid)?;
+            let named = words.iter().any(|word| word.contains(needle.as_ref()));
+            (named && pid != std::process::id()).then(|| (pid, words.join(" ")))
+        })
+        .collect()
+}
+
+/// The words of a running process's command line.
+pub fn command_of(pid: u32) -> Option<Vec<String>> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    Some(
+        bytes
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guarded_process_dies_with_its_guard() {
+        let guarded = Guarded::spawn(["sleep", "600"], |_| {}).expect("starts");
+        let pid = guarded.0.id();
+        drop(guarded);
+        assert!(command_of(pid).is_none_or(|words| words.join(" ").is_empty()));
+    }
+
+    #[test]
+    fn tidying_has_an_end() {
+        let start = Instant::now();
+        assert_eq!(
+            tidy(Command::new("sleep").arg("600"), Duration::from_millis(50)),
+            None
+        );
+        assert!(start.elapsed() < Duration::from_secs(60));
+        assert_eq!(
+            tidy(Command::new("echo").arg("a"), Duration::from_secs(60)),
+            Some(b"a\n".to_vec())
+        );
+    }
+
+    #[test]
+    fn a_failure_names_the_command() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exit 3"]);
+        let status = command.status().expect("sh runs");
+        let error = succeed(&command, status).expect_err("failed");
+        assert_eq!(
+            error.to_string(),
+            "`sh -c 'exit 3'` failed with exit code 3"
+        );
+    }
+}
