@@ -155,6 +155,10 @@ async fn vm_boots_keeps_its_files_and_stops() -> Result<()> {
     let running = start(&machine, home.path()).await?;
     let _guard = Guard(running);
     let started = began.elapsed();
+    ensure!(
+        machine.wait_for_sshd(Duration::from_secs(120)).await,
+        "sshd says nothing"
+    );
     banner(running.ssh_port).await?;
     eprintln!(
         "qemu ran after {started:?}, the banner came after {:?}",
