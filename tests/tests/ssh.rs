@@ -139,14 +139,20 @@ async fn every_byte_passes_unchanged_and_streams_stay_apart() {
         .expect("runs");
     assert_eq!(output.stdout, argument);
     let home = run(&remote, "printf %s \"$HOME\"").await.stdout;
-    assert_eq!(String::from_utf8_lossy(&home), server.home().display().to_string());
+    assert_eq!(
+        String::from_utf8_lossy(&home),
+        server.home().display().to_string()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn output_beyond_the_limit_is_cut_and_the_script_still_ends() {
     let server = server();
     let output = remote(&server)
-        .run(&script("head -c 3000000 /dev/zero; echo end >&2; exit 3"), 1000)
+        .run(
+            &script("head -c 3000000 /dev/zero; echo end >&2; exit 3"),
+            1000,
+        )
         .await
         .expect("runs");
     assert_eq!(output.exit_code, 3);
@@ -181,8 +187,7 @@ async fn sixty_four_mebibytes_each_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_directions_at_once_survive_new_keys() {
-    let server =
-        Sshd::start_with(&Options::default().line("RekeyLimit 8M")).expect("sshd starts");
+    let server = Sshd::start_with(&Options::default().line("RekeyLimit 8M")).expect("sshd starts");
     let blob = noise(64 * MIB);
     let process = remote(&server).start(b"cat").await.expect("starts");
     let (mut input, mut output) = process.into_split();
@@ -283,7 +288,11 @@ async fn commands_that_hold_every_session_do_not_hold_up_others() {
     for _ in 0..8 {
         let remote = remote.clone();
         running.spawn(async move {
-            run(&remote, "echo up >\"$HOME/up\"; read -r _ <\"$HOME/gate\"; echo through").await
+            run(
+                &remote,
+                "echo up >\"$HOME/up\"; read -r _ <\"$HOME/gate\"; echo through",
+            )
+            .await
         });
     }
     let arrived = tokio::task::spawn_blocking(move || BufReader::new(up).lines().take(8).count());
@@ -340,11 +349,17 @@ async fn a_connection_cut_in_mid_stream_is_an_error() {
         let remote = remote.clone();
         tokio::spawn(async move {
             remote
-                .run(&script("mkfifo \"$HOME/f\"; echo >\"$HOME/up\"; cat \"$HOME/f\""), LIMIT)
+                .run(
+                    &script("mkfifo \"$HOME/f\"; echo >\"$HOME/up\"; cat \"$HOME/f\""),
+                    LIMIT,
+                )
                 .await
         })
     };
-    let mut fresh = remote.start(b"mkfifo \"$HOME/up\" 2>/dev/null; cat \"$HOME/up\"").await.expect("starts");
+    let mut fresh = remote
+        .start(b"mkfifo \"$HOME/up\" 2>/dev/null; cat \"$HOME/up\"")
+        .await
+        .expect("starts");
     let (line, _, _) = drain(fresh.output()).await;
     assert_eq!(line, b"\n");
     server.cut_connections();
@@ -367,14 +382,19 @@ async fn a_wrong_host_key_is_refused_and_both_are_named() {
     let failure = Failure::from(error);
     assert_eq!(failure.kind, Kind::HostKey);
     assert!(failure.message.contains(&other.fingerprint), "{failure}");
-    assert!(failure.message.contains(&server.host_key().fingerprint()), "{failure}");
+    assert!(
+        failure.message.contains(&server.host_key().fingerprint()),
+        "{failure}"
+    );
     assert_eq!(server.logins(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_key_is_scanned_without_a_login_and_then_trusted() {
     let server = server();
-    let key = scan_host_key("127.0.0.1", server.port()).await.expect("scans");
+    let key = scan_host_key("127.0.0.1", server.port())
+        .await
+        .expect("scans");
     assert_eq!(key, server.host_key());
     assert_eq!(server.logins(), 0);
     let mut target = server.target().expect("a target");
@@ -392,13 +412,22 @@ async fn a_wrong_identity_is_refused() {
     let other = KeyPair::generate("other").expect("generates");
     target.identity = other.identity;
     let remote = Remote::new(target);
-    let error = remote.run(&script("true"), LIMIT).await.expect_err("refused");
+    let error = remote
+        .run(&script("true"), LIMIT)
+        .await
+        .expect_err("refused");
     assert!(
         matches!(&error, SshError::Authentication { fingerprint, .. } if *fingerprint == other.fingerprint),
         "{error:?}"
     );
-    let error = remote.wait_ready(DEADLINE, || Ok(())).await.expect_err("final");
-    assert!(matches!(error, SshError::Authentication { .. }), "{error:?}");
+    let error = remote
+        .wait_ready(DEADLINE, || Ok(()))
+        .await
+        .expect_err("final");
+    assert!(
+        matches!(error, SshError::Authentication { .. }),
+        "{error:?}"
+    );
 }
 
 /// Bytes that a process of the guest has written so far.
@@ -513,8 +542,14 @@ async fn closing_ends_everything() {
     let mut process = remote.start(b"exec sleep 600").await.expect("starts");
     remote.close().await;
     let (_, _, exit) = drain(process.output()).await;
-    assert!(matches!(exit, Exit::Failed(SshError::Closed { .. })), "{exit:?}");
-    let error = remote.run(&script("true"), LIMIT).await.expect_err("closed");
+    assert!(
+        matches!(exit, Exit::Failed(SshError::Closed { .. })),
+        "{exit:?}"
+    );
+    let error = remote
+        .run(&script("true"), LIMIT)
+        .await
+        .expect_err("closed");
     assert!(matches!(error, SshError::Closed { .. }), "{error:?}");
     assert_eq!(*remote.connectivity().borrow(), Connectivity::Closed);
 }
@@ -546,7 +581,13 @@ async fn readiness_follows_the_server_at_once() {
         .await
         .expect_err("nobody is there");
     assert!(
-        matches!(&error, SshError::NotReady { source: Some(_), .. }),
+        matches!(
+            &error,
+            SshError::NotReady {
+                source: Some(_),
+                ..
+            }
+        ),
         "{error:?}"
     );
     // As QEMU's user network: connections are accepted long before the guest listens, and hang.
@@ -660,7 +701,11 @@ async fn measure() {
 
         let begun = Instant::now();
         let mut process = remote.start(b"cat >/dev/null").await.expect("starts");
-        process.stdin().write_all(blob.clone()).await.expect("writes");
+        process
+            .stdin()
+            .write_all(blob.clone())
+            .await
+            .expect("writes");
         process.stdin().close().await.expect("closes");
         drain(process.output()).await;
         let up = rate(begun);
