@@ -48,8 +48,7 @@ impl Banger {
         let mut cargo = project.cargo();
         cargo.args(["build", "--release", "--locked", "--package", "banger"]);
         screen::say("$ cargo build --release --locked --package banger");
-        let status = signals.status(&mut cargo)?;
-        process::succeed(&cargo, status)?;
+        signals.run(&mut cargo)?;
         Ok(Self {
             program: project.release_binary(),
             home,
@@ -90,8 +89,7 @@ impl Banger {
     /// If it fails.
     pub fn run<S: AsRef<str>>(&self, arguments: &[S]) -> Result<()> {
         let mut command = self.command(arguments);
-        let status = self.signals.status(&mut command)?;
-        process::succeed(&command, status)
+        self.signals.run(&mut command)
     }
 
     /// Deletes every VM whose name starts with `prefix`, stops the daemon, and tells what goes on

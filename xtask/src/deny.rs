@@ -3,7 +3,7 @@
 //! Compiling cargo-deny takes minutes, so this is a command of its own and not part of
 //! `.ci/run`.
 
-use crate::process::{self, Signals};
+use crate::process::Signals;
 use crate::project::Project;
 use crate::screen;
 use anyhow::Result;
@@ -43,8 +43,7 @@ pub fn run(arguments: &Arguments, signals: &Signals) -> Result<()> {
             command.args(["--allow", "license-not-encountered"]);
         }
         command.args(&arguments.checks);
-        let status = signals.status(&mut command)?;
-        process::succeed(&command, status)?;
+        signals.run(&mut command)?;
     }
     Ok(())
 }
@@ -75,7 +74,6 @@ fn find(project: &Project, signals: &Signals) -> Result<PathBuf> {
             "--root",
         ])
         .arg(project.target.join("tools"));
-    let status = signals.status(&mut command)?;
-    process::succeed(&command, status)?;
+    signals.run(&mut command)?;
     Ok(own)
 }

@@ -112,6 +112,27 @@ impl Signals {
         self.wait(child)
     }
 
+    /// Runs a command to its end, its output where ours goes.
+    ///
+    /// # Errors
+    /// If it can't be started, fails, or a signal was noted meanwhile.
+    pub fn run(&self, command: &mut Command) -> Result<()> {
+        let status = self.status(command)?;
+        succeed(command, status)
+    }
+
+    /// Runs a command to its end, its output where ours goes. Returns how long it took.
+    ///
+    /// # Errors
+    /// If it can't be started, fails, or a signal was noted meanwhile.
+    pub fn time(&self, command: &mut Command) -> Result<Duration> {
+        let start = Instant::now();
+        let status = self.status(command)?;
+        let time = start.elapsed();
+        succeed(command, status)?;
+        Ok(time)
+    }
+
     /// Runs a command to its end and returns what it wrote to standard output.
     ///
     /// # Errors
@@ -277,9 +298,16 @@ impl Guarded {
         Ok(Self(spawn(&mut command)?))
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.0.try_wait(), Ok(None))
+    /// Whether it still runs.
+    pub fn is_running(&self) -> bool {
+        // Without reaping it: that is left to the end.
+        let state = pid_of(&self.0).and_then(|pid| {
+            Ok(rustix::process::waitid(
+                WaitId::Pid(pid),
+                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG,
+            )?)
+        });
+        matches!(state, Ok(None))
     }
 }
 

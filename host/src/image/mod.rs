@@ -19,6 +19,7 @@ pub use tokio_util::sync::CancellationToken;
 pub use progress::{BuildProgress, Stage};
 
 use crate::machine::tool::ToolError;
+use banger_core::{Failure, Kind};
 
 /// Name of the image that banger builds from Debian packages alone.
 pub const BASE: &str = "base";
@@ -202,6 +203,18 @@ impl ImageError {
             path,
             source,
         }
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        let kind = match &error {
+            ImageError::Name { .. } => Kind::Invalid,
+            ImageError::UnknownRecipe { .. } | ImageError::Missing { .. } => Kind::NotFound,
+            ImageError::Cancelled { .. } => Kind::Cancelled,
+            _ => Kind::Host,
+        };
+        Self::from_error(kind, &error).hint(error.hint().unwrap_or_default())
     }
 }
 

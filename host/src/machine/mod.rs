@@ -14,6 +14,7 @@ pub mod tool;
 
 use std::path::PathBuf;
 
+use banger_core::{Failure, Kind};
 use serde::{Deserialize, Serialize};
 
 pub use accelerator::{Accelerator, Verdict};
@@ -197,6 +198,20 @@ impl MachineError {
             path,
             source,
         }
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Self {
+        let kind = match &error {
+            MachineError::Spec { .. } => Kind::Invalid,
+            MachineError::AlreadyRunning { .. }
+            | MachineError::NotRunning
+            | MachineError::Exists { .. }
+            | MachineError::Adopted { .. } => Kind::Conflict,
+            _ => Kind::Host,
+        };
+        Self::from_error(kind, &error).hint(error.hint().unwrap_or_default())
     }
 }
 

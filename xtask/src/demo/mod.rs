@@ -7,6 +7,8 @@
 mod repository;
 mod steps;
 
+pub use steps::git;
+
 use crate::banger::Banger;
 use crate::process::Signals;
 use crate::project::Project;
