@@ -107,12 +107,26 @@ impl Banger {
         self.stop_daemon();
         // A process that was told to end needs a moment for it.
         for _ in 0..50 {
-            if process::naming(&self.home).is_empty() {
+            if self.running().is_empty() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        process::naming(&self.home)
+        self.running()
+    }
+
+    /// Processes of this home: those that name it, such as qemu, and our own program in it.
+    pub fn running(&self) -> Vec<(u32, String)> {
+        process::all()
+            .into_iter()
+            .filter(|(pid, words)| {
+                let home = self.home.to_string_lossy();
+                words.iter().any(|word| word.contains(home.as_ref()))
+                    || (process::runs_program(*pid, &self.program)
+                        && process::has_variable(*pid, "BANGER_HOME", &self.home))
+            })
+            .map(|(pid, words)| (pid, words.join(" ")))
+            .collect()
     }
 
     /// Stops the daemon of this home, if one runs.

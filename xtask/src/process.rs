@@ -12,7 +12,9 @@ use signal_hook::iterator::Signals as Deliveries;
 use std::fmt;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -318,9 +320,8 @@ impl Drop for Guarded {
     }
 }
 
-/// Processes whose command line names `directory`.
-pub fn naming(directory: &std::path::Path) -> Vec<(u32, String)> {
-    let needle = directory.to_string_lossy();
+/// Every process but this one, with the words of its command line.
+pub fn all() -> Vec<(u32, Vec<String>)> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -328,15 +329,32 @@ pub fn naming(directory: &std::path::Path) -> Vec<(u32, String)> {
         .flatten()
         .filter_map(|entry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let words = command_of(pid)?;
-            let named = words.iter().any(|word| word.contains(needle.as_ref()));
-            (named && pid != std::process::id()).then(|| (pid, words.join(" ")))
+            Some((pid, command_of(pid)?))
         })
+        .filter(|(pid, _)| *pid != std::process::id())
         .collect()
 }
 
+/// Whether a process runs this program, also one that was built anew since.
+pub fn runs_program(pid: u32, program: &Path) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|running| {
+        let running = running.to_string_lossy();
+        Path::new(running.strip_suffix(" (deleted)").unwrap_or(&running)) == program
+    })
+}
+
+/// Whether a process of ours has an environment variable with this value.
+pub fn has_variable(pid: u32, name: &str, value: &Path) -> bool {
+    let wanted = [name.as_bytes(), b"=", value.as_os_str().as_bytes()].concat();
+    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|variables| {
+        variables
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == wanted)
+    })
+}
+
 /// The words of a running process's command line.
-pub fn command_of(pid: u32) -> Option<Vec<String>> {
+fn command_of(pid: u32) -> Option<Vec<String>> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     Some(
@@ -357,6 +375,30 @@ mod tests {
         let pid = guarded.0.id();
         drop(guarded);
         assert!(command_of(pid).is_none_or(|words| words.join(" ").is_empty()));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_program_and_environment() {
+        let sleep = std::fs::canonicalize("/bin/sleep").expect("coreutils are there");
+        let guarded = Guarded::spawn([sleep.as_os_str(), "600".as_ref()], |command| {
+            command.env("XTASK_TEST", "/a b");
+        })
+        .expect("starts");
+        let pid = guarded.0.id();
+        // First it is the program that looks after it.
+        let end = Instant::now() + Duration::from_secs(30);
+        while !runs_program(pid, &sleep) {
+            assert!(Instant::now() < end);
+            thread::yield_now();
+        }
+        assert!(has_variable(pid, "XTASK_TEST", Path::new("/a b")));
+        assert!(!has_variable(pid, "XTASK_TEST", Path::new("/a")));
+        assert!(!runs_program(pid, Path::new("/bin/true")));
+        assert!(
+            all()
+                .iter()
+                .any(|(other, words)| *other == pid && words.len() == 2)
+        );
     }
 
     #[test]

@@ -91,19 +91,20 @@ struct Machine {
 impl Machine {
     /// Looks at the one machine that runs in a home.
     fn observe(home: &Path) -> Result<Self> {
-        let running: Vec<(u32, String)> = process::naming(home)
+        let running: Vec<(u32, Vec<String>)> = process::all()
             .into_iter()
-            .filter(|(_, line)| {
-                line.split(' ')
-                    .next()
-                    .is_some_and(|w| w.contains("qemu-system"))
+            .filter(|(_, words)| {
+                let home = home.to_string_lossy();
+                words
+                    .first()
+                    .is_some_and(|word| word.contains("qemu-system"))
+                    && words.iter().any(|word| word.contains(home.as_ref()))
             })
             .collect();
-        let [(pid, _)] = running.as_slice() else {
+        let [(_, words)] = running.as_slice() else {
             bail!("{} qemu processes run, and not one", running.len());
         };
-        let words = process::command_of(*pid).context("qemu has ended")?;
-        Self::read(words, &home.join("state/vms"))
+        Self::read(words.clone(), &home.join("state/vms"))
     }
 
     /// Finds the machine's directory and port in a command line.
