@@ -6,6 +6,7 @@
 pub mod daemon;
 pub mod dirs;
 pub mod doctor;
+pub mod guest_script;
 pub mod image;
 pub mod machine;
 pub mod plugin;
@@ -13,5 +14,7 @@ pub mod repository;
 pub mod session;
 pub mod ssh;
 pub mod store;
+pub mod stream;
+pub mod task;
 pub mod vm;
 pub mod workspace;

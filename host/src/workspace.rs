@@ -1,1 +1,416 @@
-//! (to come)
+//! Working copies: into the guest, and the work back out.
+//!
+//! The host reads the user's repository and carries bytes; what happens in the guest is the
+//! workspace plugin's.
+
+use crate::guest_script::{self, ErrorTail};
+use crate::plugin::{Existing, LayOverRequest, ReceiveRequest, Registry, Transport, Workspace};
+use crate::repository::{Differences, Repository};
+use crate::ssh::{Bytes, Process, ProcessEvent, ProcessInput};
+use crate::store::{Store, VmRecord};
+use crate::stream::Streams;
+use crate::task::{Task, now_ms};
+use crate::vm::{Guest, Machines};
+use banger_core::frame::Frame;
+use banger_core::protocol::workspace::{
+    DEFAULT_GUEST_PATH, Export, ExportReply, Prepare, PrepareMode, Prepared,
+};
+use banger_core::workspace::Source;
+use banger_core::{ByteString, Failure, GuestPath, Kind};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+
+/// The kind of working copy that is made.
+const KIND: &str = "git";
+/// Commits of history that the default mode brings.
+const SHALLOW_DEPTH: u32 = 50;
+/// Bytes carried at once.
+const CHUNK: usize = 64 << 10;
+/// Pieces of a tar archive that may wait for the network.
+const PIECES: usize = 16;
+/// How often a running transfer is reported.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+
+/// Brings repositories in and work out.
+pub struct Workspaces {
+    machines: Arc<Machines>,
+    store: Arc<Store>,
+    registry: Arc<Registry>,
+    streams: Streams,
+}
+
+impl Workspaces {
+    /// Working copies in these machines.
+    pub fn new(
+        machines: Arc<Machines>,
+        store: Arc<Store>,
+        registry: Arc<Registry>,
+        streams: Streams,
+    ) -> Self {
+        Self {
+            machines,
+            store,
+            registry,
+            streams,
+        }
+    }
+
+    /// The user's repository, before anything is made for it: what can't work is said early.
+    ///
+    /// # Errors
+    /// Where no plugin makes such working copies, or the path is no repository with a commit.
+    pub async fn examine(&self, path: &ByteString) -> Result<(Repository, Source), Failure> {
+        self.registry.workspace(KIND)?;
+        let path = PathBuf::from(std::ffi::OsString::from_vec(path.0.clone()));
+        let repository = Repository::find(&path).await?;
+        let source = repository.source().await?;
+        Ok((repository, source))
+    }
+
+    /// Puts a repository into a guest.
+    ///
+    /// # Errors
+    /// Where the repository can't be read, or the guest refuses; a working copy that was there
+    /// is still there then.
+    pub async fn prepare(
+        &self,
+        vm: &VmRecord,
+        request: &Prepare,
+        task: &Task,
+    ) -> Result<Prepared, Failure> {
+        let (repository, source) = self.examine(&request.path).await?;
+        let guest = self.machines.guest(vm).await?;
+        let work = self.prepare_in(&guest, &repository, &source, request, task);
+        let prepared = match task.until_cancelled(work).await {
+            Ok(prepared) => prepared,
+            Err(failure) => return Err(self.machines.explain(vm, failure).await),
+        };
+        self.store.put_workspace(&vm.id, &prepared)?;
+        Ok(prepared)
+    }
+
+    async fn prepare_in(
+        &self,
+        guest: &Guest,
+        repository: &Repository,
+        source: &Source,
+        request: &Prepare,
+        task: &Task,
+    ) -> Result<Prepared, Failure> {
+        let plugin = self.registry.workspace(KIND)?;
+        let path = guest_path(guest, request.guest_path.as_ref())?;
+        crate::session::preflight::check(
+            &self.registry,
+            guest,
+            &guest.home,
+            b"bash",
+            &plugin.info().needs,
+        )
+        .await?;
+        task.progress("workspace", "reading the repository");
+        let Differences {
+            present,
+            deleted,
+            notes,
+        } = repository.differences().await?;
+
+        let PrepareMode::ShallowOverlay = request.mode;
+        let receive = ReceiveRequest {
+            path: path.clone(),
+            source: source.clone(),
+            depth: Some(SHALLOW_DEPTH),
+            existing: if request.force {
+                Existing::Overwrite
+            } else {
+                Existing::Keep
+            },
+        };
+        let mut meter = Meter::new(task, "sending the commit");
+        receive_from(&plugin, guest, repository, &receive, &mut meter)
+            .await
+            .map_err(|failure| {
+                let hint = match failure.kind {
+                    Kind::Conflict => "add --force to replace it, or choose another --guest-path",
+                    _ => "",
+                };
+                failure.stage("workspace-receive").hint(hint)
+            })?;
+
+        meter.label = "sending uncommitted files";
+        let request_over = LayOverRequest {
+            path: path.clone(),
+            head: source.head.clone(),
+            deleted: deleted.clone(),
+        };
+        lay_over(&plugin, guest, repository, &request_over, &present, &mut meter)
+            .await
+            .map_err(|failure| failure.stage("workspace-lay-over"))?;
+        Ok(Prepared {
+            path: ByteString(repository.top().as_os_str().as_bytes().to_vec()),
+            guest_path: path,
+            kind: KIND.into(),
+            mode: request.mode,
+            head_commit: source.head.clone(),
+            branch: source.branch.clone(),
+            files_laid_over: present.len() as u64,
+            files_deleted: deleted.len() as u64,
+            bytes_sent: meter.bytes,
+            prepared_at_ms: now_ms(),
+            notes,
+        })
+    }
+
+    /// Describes the work in a guest and opens a stream with its patch.
+    ///
+    /// # Errors
+    /// Where there is no working copy, or the base is no commit of it.
+    pub async fn export(
+        &self,
+        vm: &VmRecord,
+        request: &Export,
+        task: &Task,
+    ) -> Result<ExportReply, Failure> {
+        let guest = self.machines.guest(vm).await?;
+        match task.until_cancelled(self.export_from(&guest, request)).await {
+            Ok(reply) => Ok(reply),
+            Err(failure) => Err(self.machines.explain(vm, failure).await),
+        }
+    }
+
+    async fn export_from(&self, guest: &Guest, request: &Export) -> Result<ExportReply, Failure> {
+        let plugin = self.registry.workspace(KIND)?;
+        let path = guest_path(guest, request.guest_path.as_ref())?;
+        let inspect = plugin.inspect(&path, request.base_commit.as_deref())?;
+        let output = guest_script::run(&guest.remote, &inspect).await?;
+        let status = plugin.read_inspect(&output)?;
+
+        let script = plugin.export_patch(&path, &status.base)?;
+        let mut process = guest_script::start(&guest.remote, &script).await?;
+        process.stdin().write_all(script.stdin.into()).await?;
+        process.stdin().close().await?;
+        let patch = self.streams.open(move |mut connection| async move {
+            let mut errors = ErrorTail::default();
+            let end = loop {
+                match process.output().next().await {
+                    Some(ProcessEvent::Stdout(bytes)) => {
+                        if connection.writer.write(Frame::Stdout(bytes)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Some(ProcessEvent::Stderr(bytes)) => errors.push(&bytes),
+                    Some(ProcessEvent::Exit(exit)) => match guest_script::exit_code(exit) {
+                        Ok(0) => break Ok(0),
+                        Ok(code) => break Err(errors.failure(code, "exporting")),
+                        Err(failure) => break Err(failure),
+                    },
+                    None => return,
+                }
+            };
+            connection.writer.finish(end).await;
+        });
+        Ok(ExportReply {
+            base_ref: request.base_commit.clone().unwrap_or_else(|| "HEAD".into()),
+            base_commit: status.base,
+            head_commit: status.head,
+            branch: status.branch,
+            commits: status.commits,
+            changes: status.changes,
+            patch,
+        })
+    }
+}
+
+/// Where in the guest: what was asked for, else `repo` in the home.
+fn guest_path(guest: &Guest, asked: Option<&GuestPath>) -> Result<GuestPath, Failure> {
+    match asked {
+        Some(path) => Ok(path.clone()),
+        None => {
+            let name = DEFAULT_GUEST_PATH.rsplit('/').next().unwrap_or_default();
+            guest
+                .home
+                .join(name)
+                .map_err(|error| Failure::from_error(Kind::Internal, &error))
+        }
+    }
+}
+
+/// Counts what is sent, and tells now and then.
+struct Meter<'a> {
+    task: &'a Task,
+    label: &'static str,
+    bytes: u64,
+    began: Instant,
+    told: Option<Instant>,
+}
+
+impl<'a> Meter<'a> {
+    fn new(task: &'a Task, label: &'static str) -> Self {
+        Self {
+            task,
+            label,
+            bytes: 0,
+            began: Instant::now(),
+            told: None,
+        }
+    }
+
+    async fn send(&mut self, input: &mut ProcessInput, bytes: Bytes) -> Result<(), Failure> {
+        self.bytes += bytes.len() as u64;
+        input.write_all(bytes).await?;
+        if self.told.is_none_or(|told| told.elapsed() >= REPORT_EVERY) {
+            self.told = Some(Instant::now());
+            let seconds = self.began.elapsed().as_secs_f64().max(0.001);
+            let rate = self.bytes as f64 / seconds / f64::from(1 << 20);
+            self.task.progress_of(
+                "workspace",
+                format!("{}, {rate:.1} MiB/s", self.label),
+                self.bytes,
+                None,
+            );
+        }
+        Ok(())
+    }
+}
+
+async fn receive_from(
+    plugin: &Workspace,
+    guest: &Guest,
+    repository: &Repository,
+    request: &ReceiveRequest,
+    meter: &mut Meter<'_>,
+) -> Result<(), Failure> {
+    let script = plugin.receive(request)?;
+    let Transport::GitUploadPack = plugin.info().transport;
+    let mut server = repository.upload_pack().spawn().map_err(|error| {
+        Failure::new(Kind::Host, format!("can't run git: {error}"))
+            .hint("`banger doctor` names the missing packages")
+    })?;
+    let (Some(mut to_server), Some(mut from_server), Some(mut server_errors)) =
+        (server.stdin.take(), server.stdout.take(), server.stderr.take())
+    else {
+        return Err(Failure::new(Kind::Internal, "git has no pipes"));
+    };
+    let (mut input, mut output) = guest_script::start(&guest.remote, &script).await?.into_split();
+    input.write_all(script.stdin.into()).await?;
+
+    let upward = async {
+        loop {
+            let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
+            match from_server.read_buf(&mut buffer).await {
+                Ok(0) => break input.close().await.map_err(Failure::from),
+                // The script's own end tells why it reads no more.
+                Ok(_) => meter.send(&mut input, buffer.freeze()).await?,
+                Err(error) => {
+                    break Err(Failure::new(Kind::Host, format!("can't read from git: {error}")));
+                }
+            }
+        }
+    };
+    let mut errors = ErrorTail::default();
+    let downward = async {
+        while let Some(event) = output.next().await {
+            match event {
+                // Where git has ended already, its own error says why.
+                ProcessEvent::Stdout(bytes) => drop(to_server.write_all(&bytes).await),
+                ProcessEvent::Stderr(bytes) => errors.push(&bytes),
+                ProcessEvent::Exit(exit) => {
+                    drop(to_server);
+                    return guest_script::exit_code(exit);
+                }
+            }
+        }
+        guest_script::exit_code(crate::ssh::Exit::Unknown)
+    };
+    let complaints = async {
+        let mut bytes = Vec::new();
+        // Bounded: git prints a few lines.
+        let _ = (&mut server_errors).take(16 << 10).read_to_end(&mut bytes).await;
+        bytes
+    };
+    let (sent, code, complaints) = tokio::join!(upward, downward, complaints);
+    let code = code?;
+    if code != 0 {
+        let mut failure = errors.failure(code, "receiving");
+        if failure.kind == Kind::Guest && !complaints.is_empty() {
+            failure.detail.push_str("\non the host:\n");
+            failure.detail.push_str(&banger_core::escape::lines(&complaints));
+        }
+        return Err(failure);
+    }
+    sent
+}
+
+async fn lay_over(
+    plugin: &Workspace,
+    guest: &Guest,
+    repository: &Repository,
+    request: &LayOverRequest,
+    present: &[Vec<u8>],
+    meter: &mut Meter<'_>,
+) -> Result<(), Failure> {
+    let script = plugin.lay_over(request)?;
+    let process: Process = guest_script::start(&guest.remote, &script).await?;
+    let (mut input, mut output) = process.into_split();
+
+    let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+    let (repository, paths) = (repository.clone(), present.to_vec());
+    let archive = tokio::task::spawn_blocking(move || {
+        let writer = std::io::BufWriter::with_capacity(CHUNK, PieceWriter(sender));
+        repository.write_tar(&paths, writer)
+    });
+    let upward = async {
+        meter.send(&mut input, script.stdin.into()).await?;
+        while let Some(piece) = pieces.recv().await {
+            meter.send(&mut input, piece).await?;
+        }
+        match archive.await {
+            Ok(Ok(())) => input.close().await.map_err(Failure::from),
+            // Without its end the guest's tar fails: nothing cut short is taken for the whole.
+            Ok(Err(error)) => Err(Failure::new(
+                Kind::Invalid,
+                format!("can't read the working tree: {error}"),
+            )
+            .hint("if something is writing there, let it finish and try again")),
+            Err(error) => Err(Failure::from_error(Kind::Internal, &error)),
+        }
+    };
+    let mut errors = ErrorTail::default();
+    let downward = guest_script::wait(&mut output, &mut errors);
+    tokio::pin!(downward);
+    // Where the host's side fails, the guest's is dropped with its channel; where the guest's
+    // ends first, its reason counts.
+    let code = tokio::select! {
+        sent = upward => {
+            match sent {
+                Ok(()) => downward.await?,
+                Err(failure) if matches!(failure.kind, Kind::Invalid | Kind::Internal) => return Err(failure),
+                Err(_) => downward.await?,
+            }
+        }
+        code = &mut downward => code?,
+    };
+    match code {
+        0 => Ok(()),
+        code => Err(errors.failure(code, "laying the working tree over")),
+    }
+}
+
+/// Hands what a blocking writer writes to a task.
+struct PieceWriter(mpsc::Sender<Bytes>);
+
+impl std::io::Write for PieceWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0
+            .blocking_send(Bytes::copy_from_slice(bytes))
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

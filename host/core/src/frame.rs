@@ -55,8 +55,10 @@ pub enum FrameError {
 
 const STDIN: u8 = 1;
 const STDIN_END: u8 = 2;
-const STDOUT: u8 = 3;
-const STDERR: u8 = 4;
+/// The type of a frame of bytes of standard output, whose payload may be passed on piece by piece.
+pub const STDOUT: u8 = 3;
+/// The type of a frame of bytes of standard error, whose payload may be passed on piece by piece.
+pub const STDERR: u8 = 4;
 const RESIZE: u8 = 5;
 const SIGNAL: u8 = 6;
 const EXIT: u8 = 7;

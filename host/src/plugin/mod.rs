@@ -1,1 +1,67 @@
-//! (to come)
+//! Plugins: WASM components that turn facts into data.
+//!
+//! [`Registry::load`] makes the first-party plugins (embedded in the binary) and the user's known;
+//! [`SessionBackend`], [`Preflight`] and [`Workspace`] are typed faces of what they export.
+//!
+//! A plugin gets no power of any kind: a component that imports a function is refused, each call
+//! runs in a store of its own that is thrown away, and time, memory, stack, input and output are
+//! limited. What it returns is data from a stranger: the faces check it before anyone sees it.
+//! Nothing here runs a script, reads a user's file (except `*.wasm`) or opens a connection.
+//!
+//! # Threads
+//! Calls are synchronous: about a tenth of a millisecond for a well-behaved plugin, and up to
+//! [`DEADLINE`] for one that loops. Since a plugin is untrusted, async code uses [`off_thread`],
+//! which costs some 15 µs, rather than let it hold a worker thread for a second.
+
+mod bindings;
+mod cache;
+mod component;
+mod embedded;
+mod engine;
+mod error;
+mod preflight;
+mod registry;
+mod session_backend;
+mod ticker;
+mod validate;
+mod workspace;
+
+pub use component::CodeOrigin;
+pub use embedded::{Embedded, embedded};
+pub use engine::{
+    COMPONENT_LIMIT, DEADLINE, INPUT_LIMIT, MEMORY_LIMIT, OUTPUT_LIMIT, Runtime, STACK_LIMIT,
+};
+pub use error::{Fault, PluginError};
+pub use preflight::{Check, Preflight, PreflightRequest, Verdict};
+pub use registry::{Origin, PluginInfo, Registry};
+pub use session_backend::{
+    BackendInfo, Follow, LaunchRequest, Session, SessionBackend, SessionPaths,
+};
+pub use workspace::{
+    Existing, LayOverRequest, ReceiveRequest, Transport, Workspace, WorkspaceInfo,
+};
+
+use banger_core::{Failure, Kind};
+
+/// The version of package `banger:plugin` that this banger speaks.
+pub const CONTRACT: &str = "0.1.0";
+
+/// Runs calls of plugins on a thread that may block.
+///
+/// # Errors
+/// The closure's own, or a failure of kind `Internal` where it panicked.
+pub async fn off_thread<T, E>(
+    calls: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    E: Into<Failure> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(calls).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => Err(Failure::new(
+            Kind::Internal,
+            format!("a call of a plugin broke off: {error}"),
+        )),
+    }
+}

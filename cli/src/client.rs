@@ -1,0 +1,249 @@
+//! A connection to the daemon: requests out, replies and progress in.
+
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::signal::{Event, Signals};
+use banger_core::protocol::{
+    Call, Hello, HelloReply, MESSAGE_LIMIT, Message, PROTOCOL_VERSION, Request,
+};
+use banger_core::{Failure, Kind};
+use serde::de::DeserializeOwned;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+const CHUNK: usize = 64 << 10;
+const HELLO_ID: u64 = 0;
+
+/// What the daemon answered, read and as it came.
+#[derive(Debug)]
+pub struct Reply<R> {
+    /// Read.
+    pub value: R,
+    /// As it came.
+    pub json: serde_json::Value,
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    socket: UnixStream,
+    signals: Arc<Signals>,
+    quiet: bool,
+    received: Vec<u8>,
+    /// How much of `received` holds no line feed for sure.
+    searched: usize,
+    requests: u64,
+}
+
+impl Client {
+    /// Talks over this socket.
+    pub fn new(socket: UnixStream, signals: Arc<Signals>, output: &Output) -> Self {
+        Self {
+            socket,
+            signals,
+            quiet: output.quiet || output.json,
+            received: Vec::new(),
+            searched: 0,
+            requests: 0,
+        }
+    }
+
+    /// The process at the other end, as the kernel tells it.
+    pub fn daemon_process(&self) -> Option<rustix::process::Pid> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.socket).ok()?;
+        Some(peer.pid)
+    }
+
+    /// Asks one thing and waits for the answer. The first request greets the daemon also, in the
+    /// same write. SIGINT and SIGTERM cancel: the daemon rolls back and answers; a second one
+    /// ends the process at once.
+    ///
+    /// # Errors
+    /// What the daemon answers, or why it does not.
+    pub fn call<R: DeserializeOwned>(&mut self, call: Call) -> Result<Reply<R>, Failure> {
+        let mut lines = Vec::new();
+        let greets = self.requests == 0;
+        if greets {
+            let hello = Hello {
+                protocol: PROTOCOL_VERSION,
+                client: concat!("banger ", env!("CARGO_PKG_VERSION")).into(),
+            };
+            push_line(&mut lines, &Request::new(HELLO_ID, Call::Hello(hello)))?;
+        }
+        self.requests += 1;
+        let id = self.requests;
+        push_line(&mut lines, &Request::new(id, call))?;
+        // A daemon that refuses the greeting may close before it has read all: what it wrote
+        // tells more than the failed write.
+        let written = self.socket.write_all(&lines);
+        let mut progress = Progress::new(self.quiet);
+        let mut cancelled = false;
+        if greets {
+            let hello = self.receive(HELLO_ID, &mut progress, &mut cancelled)?;
+            check_version(&hello)?;
+        }
+        let json = match self.receive(id, &mut progress, &mut cancelled) {
+            Err(failure) if failure.kind == Kind::Daemon => {
+                return Err(match written {
+                    Err(error) if error.kind() != ErrorKind::BrokenPipe => lost(&error),
+                    _ => failure,
+                });
+            }
+            received => received?,
+        };
+        let value = serde_json::from_value(json.clone()).map_err(|error| {
+            Failure::from_error(Kind::Daemon, &error).hint(ANOTHER_VERSION_HINT)
+        })?;
+        Ok(Reply { value, json })
+    }
+
+    /// Waits for the reply to a request.
+    fn receive(
+        &mut self,
+        id: u64,
+        progress: &mut Progress,
+        cancelled: &mut bool,
+    ) -> Result<serde_json::Value, Failure> {
+        loop {
+            let Some(line) = self.next_line(progress, cancelled)? else {
+                return Err(if *cancelled {
+                    Failure::new(Kind::Cancelled, "cancelled")
+                } else {
+                    closed()
+                });
+            };
+            let message = serde_json::from_slice(&line).map_err(|error| {
+                Failure::new(
+                    Kind::Daemon,
+                    format!("the daemon sent what is no message: {error}"),
+                )
+                .hint(ANOTHER_VERSION_HINT)
+            })?;
+            match message {
+                Message::Notification { params, .. } if params.request == id => {
+                    progress.note(&params);
+                }
+                Message::Reply { id: of, result, .. } if of == id => return Ok(result),
+                Message::Error { id: of, error, .. } if of.is_none_or(|of| of == id) => {
+                    return Err(error.data);
+                }
+                // Of a request that is over.
+                _ => {}
+            }
+        }
+    }
+
+    /// The next line without its line feed; none at the end.
+    fn next_line(
+        &mut self,
+        progress: &mut Progress,
+        cancelled: &mut bool,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        loop {
+            let unseen = self.received.get(self.searched..).unwrap_or_default();
+            if let Some(at) = unseen.iter().position(|byte| *byte == b'\n') {
+                let rest = self.received.split_off(self.searched + at + 1);
+                let mut line = std::mem::replace(&mut self.received, rest);
+                line.pop();
+                self.searched = 0;
+                return Ok(Some(line));
+            }
+            self.searched = self.received.len();
+            if self.searched > MESSAGE_LIMIT {
+                return Err(Failure::new(
+                    Kind::Daemon,
+                    "the daemon sent a message that is too long",
+                ));
+            }
+            match self
+                .signals
+                .wait(Some(self.socket.as_fd()), progress.pause())?
+            {
+                Event::TimedOut => progress.draw(),
+                Event::Signal(_) if *cancelled => {
+                    std::process::exit(Kind::Cancelled.exit_code().into());
+                }
+                Event::Signal(_) => {
+                    *cancelled = true;
+                    progress.cancelling();
+                    // The daemon sees the end of our side, and answers on its own.
+                    let _ = self.socket.shutdown(Shutdown::Write);
+                }
+                Event::Readable => {
+                    if self.fill()? == 0 {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fill(&mut self) -> Result<usize, Failure> {
+        let start = self.received.len();
+        self.received.resize(start + CHUNK, 0);
+        let read = loop {
+            match self.socket.read(&mut self.received[start..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break Ok(0),
+                read => break read,
+            }
+        };
+        self.received.truncate(start + *read.as_ref().unwrap_or(&0));
+        read.map_err(|error| lost(&error))
+    }
+}
+
+fn push_line(lines: &mut Vec<u8>, request: &Request) -> Result<(), Failure> {
+    let start = lines.len();
+    serde_json::to_writer(&mut *lines, request)
+        .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    if lines.len() - start > MESSAGE_LIMIT {
+        return Err(Failure::new(
+            Kind::Usage,
+            format!("the request is longer than {MESSAGE_LIMIT} bytes"),
+        )
+        .hint("write what is long to the command's standard input"));
+    }
+    lines.push(b'\n');
+    Ok(())
+}
+
+const ANOTHER_VERSION_HINT: &str = "the daemon may be of another version: `banger daemon stop` \
+    ends it, the next command starts the right one; machines and sessions go on";
+
+/// Refuses a daemon that speaks another version.
+fn check_version(hello: &serde_json::Value) -> Result<(), Failure> {
+    let protocol = hello.get("protocol").and_then(serde_json::Value::as_u64);
+    if protocol == Some(PROTOCOL_VERSION.into()) {
+        return Ok(());
+    }
+    let hello: Option<HelloReply> = serde_json::from_value(hello.clone()).ok();
+    let daemon = hello.map_or("something else".into(), |hello| {
+        let version = banger_core::escape::text(hello.version.as_bytes());
+        format!("protocol {} (banger {version})", hello.protocol)
+    });
+    Err(Failure::new(
+        Kind::Daemon,
+        format!(
+            "the daemon that runs speaks {daemon}, this banger speaks protocol {PROTOCOL_VERSION}"
+        ),
+    )
+    .hint(ANOTHER_VERSION_HINT))
+}
+
+fn closed() -> Failure {
+    Failure::new(
+        Kind::Daemon,
+        "the daemon closed the connection before it answered",
+    )
+    .hint("`banger daemon status` shows whether it runs and where its log is")
+}
+
+fn lost(error: &std::io::Error) -> Failure {
+    let mut failure = Failure::from_error(Kind::Daemon, error);
+    failure.message = format!("lost the daemon: {}", failure.message);
+    failure.hint("`banger daemon status` shows whether it runs and where its log is")
+}

@@ -1,0 +1,198 @@
+//! `banger vm workspace export`
+
+use super::patch::{PatchFile, PatchOutput};
+use crate::client::{Client, Reply};
+use crate::context::Context;
+use crate::error::Outcome;
+use crate::stream::{self, Ended, Input, OnSignal, Sink};
+use crate::{text, value};
+use banger_core::protocol::Call;
+use banger_core::protocol::machine::{Vm, VmRef};
+use banger_core::protocol::workspace::{self, DEFAULT_GUEST_PATH, ExportReply};
+use banger_core::workspace::{Change, ChangeKind};
+use banger_core::{Failure, GuestPath, Kind, escape};
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use std::path::{Path, PathBuf};
+
+/// Bring work back as a patch
+///
+/// The patch holds everything that differs from the base: commits, changes that are not committed
+/// and untracked files; `git apply` takes it. The machine's working copy and its index stay as
+/// they are.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  banger vm workspace export my-vm --output work.patch
+  banger vm workspace export my-vm | git apply --3way
+  banger vm workspace export my-vm --stat")]
+pub struct Export {
+    /// The machine's name or id
+    vm: String,
+    /// The commit or ref in the machine that the patch is from [default: the commit that was put
+    /// in]
+    #[arg(long, value_name = "REF")]
+    base_commit: Option<String>,
+    /// Write the patch to this file, whole or not at all [default: standard output]
+    #[arg(long, short, value_name = "FILE", conflicts_with = "stat")]
+    output: Option<PathBuf>,
+    /// Where the working copy is in the machine [default: /root/repo]
+    #[arg(long, value_name = "PATH",
+        value_parser = OsStringValueParser::new().try_map(value::guest_path))]
+    guest_path: Option<GuestPath>,
+    /// List what differs, and write no patch
+    #[arg(long)]
+    stat: bool,
+}
+
+impl Export {
+    pub fn run(self, context: &Context) -> Outcome {
+        if context.output.json && self.output.is_none() && !self.stat {
+            let message = "--json needs --output or --stat, since the patch is no JSON";
+            return Err(Failure::new(Kind::Usage, message).into());
+        }
+        // Before the guest is asked: a directory that can't be written is known soon.
+        let file = self.output.as_deref().map(PatchFile::create).transpose()?;
+        let mut client = context.client()?;
+        let base_commit = match self.base_commit {
+            Some(base) => base,
+            None => recorded_head(&mut client, &self.vm, self.guest_path.as_ref())?,
+        };
+        let mut reply = client.call::<ExportReply>(Call::WorkspaceExport(workspace::Export {
+            vm: self.vm,
+            guest_path: self.guest_path,
+            base_commit: Some(base_commit),
+        }))?;
+        if self.stat {
+            if context.output.json {
+                context.output.print_json(&without_stream(&mut reply))?;
+            } else {
+                context.output.print(&changes(&reply.value.changes))?;
+                context.output.remark(&summary(&reply.value));
+            }
+            return Ok(0);
+        }
+        match (file, self.output) {
+            (Some(mut file), Some(path)) => {
+                receive(context, &reply.value, &mut file)?;
+                let length = file.finish()?;
+                if context.output.json {
+                    let mut json = without_stream(&mut reply);
+                    add(
+                        &mut json,
+                        "output",
+                        escape::text(path.as_os_str().as_encoded_bytes()).into(),
+                    );
+                    add(&mut json, "bytes", length.into());
+                    context.output.print_json(&json)?;
+                }
+                context.output.remark(&written(&path, length));
+            }
+            _ => receive(context, &reply.value, &mut PatchOutput::new())?,
+        }
+        context.output.remark(&summary(&reply.value));
+        Ok(0)
+    }
+}
+
+/// The commit that was put in.
+fn recorded_head(
+    client: &mut Client,
+    vm: &str,
+    guest_path: Option<&GuestPath>,
+) -> Result<String, Failure> {
+    let machine = client
+        .call::<Vm>(Call::VmGet(VmRef { vm: vm.to_owned() }))?
+        .value;
+    let wanted = guest_path.map_or(DEFAULT_GUEST_PATH.as_bytes(), GuestPath::as_bytes);
+    let mut workspaces = machine.workspaces.into_iter();
+    match workspaces.find(|workspace| workspace.guest_path.as_bytes() == wanted) {
+        Some(workspace) => Ok(workspace.head_commit),
+        None => Err(Failure::new(
+            Kind::NotFound,
+            format!(
+                "no working copy was put into `{}` at `{}`",
+                machine.name,
+                escape::text(wanted)
+            ),
+        )
+        .hint(format!(
+            "`banger vm show {}` lists what was; --guest-path names another place, \
+             --base-commit a base in a repository that banger did not put there",
+            machine.name
+        ))),
+    }
+}
+
+fn receive(
+    context: &Context,
+    reply: &ExportReply,
+    sink: &mut dyn Sink,
+) -> Result<(), crate::error::CommandError> {
+    let signals = context.signals()?;
+    match stream::run(
+        &reply.patch,
+        Input::Nothing,
+        OnSignal::Leave,
+        &signals,
+        sink,
+    )? {
+        Ended::Exit(0) => Ok(()),
+        Ended::Exit(code) => Err(Failure::new(
+            Kind::Guest,
+            format!("the patch is not whole: making it ended with exit code {code}"),
+        )
+        .into()),
+        Ended::Left => Err(Failure::new(Kind::Cancelled, "cancelled").into()),
+    }
+}
+
+/// The reply without what is of use to nobody any more.
+fn without_stream(reply: &mut Reply<ExportReply>) -> serde_json::Value {
+    let mut json = reply.json.take();
+    if let Some(object) = json.as_object_mut() {
+        object.remove("patch");
+    }
+    json
+}
+
+fn add(json: &mut serde_json::Value, key: &str, value: serde_json::Value) {
+    if let Some(object) = json.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+fn written(path: &Path, length: u64) -> String {
+    let shown = text::quote(path.as_os_str().as_encoded_bytes());
+    format!(
+        "{shown}: {}; `git apply {shown}` applies it",
+        text::bytes(length)
+    )
+}
+
+fn summary(reply: &ExportReply) -> String {
+    let commit = |id: &Option<String>| id.as_deref().map_or("none".into(), text::short_commit);
+    format!(
+        "base {}, head {}, {}, {}",
+        text::short_commit(&reply.base_commit),
+        commit(&reply.head_commit),
+        text::plural(reply.commits.into(), "commit"),
+        text::plural(reply.changes.len() as u64, "file"),
+    )
+}
+
+fn changes(changes: &[Change]) -> String {
+    let line = |change: &Change| {
+        let letter = match change.kind {
+            ChangeKind::Added => 'A',
+            ChangeKind::Modified => 'M',
+            ChangeKind::Deleted => 'D',
+            ChangeKind::Renamed => 'R',
+            ChangeKind::TypeChanged => 'T',
+        };
+        match &change.old_path {
+            Some(old) => format!("{letter}  {old} -> {}\n", change.path),
+            None => format!("{letter}  {}\n", change.path),
+        }
+    };
+    changes.iter().map(line).collect()
+}

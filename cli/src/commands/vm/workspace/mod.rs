@@ -1,0 +1,65 @@
+//! `banger vm workspace …`
+
+mod export;
+mod patch;
+mod prepare;
+
+use crate::context::Context;
+use crate::error::Outcome;
+use crate::text;
+use banger_core::escape;
+use banger_core::protocol::workspace::Prepared;
+use clap::{Args, Subcommand};
+
+/// Working copies: a repository into a machine, work out of it
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  banger vm workspace export my-vm --output work.patch")]
+pub struct Workspace {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Prepare(prepare::Prepare),
+    Export(export::Export),
+}
+
+impl Workspace {
+    pub fn run(self, context: &Context) -> Outcome {
+        match self.verb {
+            Verb::Prepare(command) => command.run(context),
+            Verb::Export(command) => command.run(context),
+        }
+    }
+}
+
+/// What is where, and what to know about it; several lines.
+pub fn describe(prepared: &Prepared) -> String {
+    let branch = match &prepared.branch {
+        Some(branch) => escape::text(branch.as_bytes()),
+        None => "detached".into(),
+    };
+    let mut text = format!(
+        "{} holds {} ({branch}) of {}\n",
+        prepared.guest_path,
+        text::short_commit(&prepared.head_commit),
+        prepared.path,
+    );
+    let over = match (prepared.files_laid_over, prepared.files_deleted) {
+        (0, 0) => String::new(),
+        (over, 0) => format!("{} laid over it, ", text::plural(over, "file")),
+        (0, gone) => format!("{} taken from it, ", text::plural(gone, "file")),
+        (over, gone) => format!(
+            "{} laid over it, {} taken from it, ",
+            text::plural(over, "file"),
+            text::plural(gone, "file")
+        ),
+    };
+    text += &format!("  {over}{} sent\n", text::bytes(prepared.bytes_sent));
+    for note in &prepared.notes {
+        text += &format!("  note: {}\n", escape::text(note.as_bytes()));
+    }
+    text
+}

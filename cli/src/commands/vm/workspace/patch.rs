@@ -1,0 +1,100 @@
+//! Where a patch goes: a file that is never half, or standard output.
+
+use crate::error::{CommandError, host};
+use crate::stream::{Channel, Sink};
+use crate::terminal::{Terminal, Trust};
+use banger_core::{Failure, Kind, escape};
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// A file that appears under its name when it is whole.
+#[derive(Debug)]
+pub struct PatchFile {
+    path: PathBuf,
+    file: NamedTempFile,
+    /// Bytes so far.
+    pub length: u64,
+}
+
+impl PatchFile {
+    /// Begins one beside where it is to be, so that no other file system lies between.
+    ///
+    /// # Errors
+    /// Where the directory can't be written.
+    pub fn create(path: &Path) -> Result<Self, Failure> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let file = tempfile::Builder::new()
+            .prefix(".banger-")
+            .suffix(".part")
+            // As for any new file: the umask takes away from it.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(directory)
+            .map_err(|error| failed(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            length: 0,
+        })
+    }
+
+    /// Gives it its name; what was there before is replaced in one step.
+    ///
+    /// # Errors
+    /// Where it can't be written to the disk or renamed.
+    pub fn finish(self) -> Result<u64, Failure> {
+        let synced = self.file.as_file().sync_all();
+        synced.map_err(|error| failed(&self.path, &error))?;
+        let persisted = self.file.persist(&self.path);
+        persisted.map_err(|error| failed(&self.path, &error.error))?;
+        Ok(self.length)
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    let path = escape::text(path.as_os_str().as_encoded_bytes());
+    host(format!("write `{path}`"), error)
+}
+
+impl Sink for PatchFile {
+    fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError> {
+        only_stdout(channel)?;
+        let written = self.file.write_all(bytes);
+        written.map_err(|error| failed(&self.path, &error))?;
+        self.length = self.length.saturating_add(bytes.len() as u64);
+        Ok(())
+    }
+}
+
+/// Standard output, which escapes on a terminal.
+#[derive(Debug)]
+pub struct PatchOutput(Terminal);
+
+impl PatchOutput {
+    /// Standard output.
+    pub fn new() -> Self {
+        Self(Terminal::new(Trust::Escaped))
+    }
+}
+
+impl Sink for PatchOutput {
+    fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError> {
+        only_stdout(channel)?;
+        self.0.write(channel, bytes)
+    }
+}
+
+fn only_stdout(channel: Channel) -> Result<(), Failure> {
+    match channel {
+        Channel::Stdout => Ok(()),
+        Channel::Stderr => Err(Failure::new(
+            Kind::Daemon,
+            "the daemon sent more than a patch",
+        )),
+    }
+}

@@ -1,0 +1,317 @@
+//! A stream socket: standard input goes out, output comes in, byte for byte.
+//!
+//! Three threads at most: this one passes output on, one reads standard input, one waits for
+//! signals. Payloads are passed on from the buffer they were read into, whatever their frames'
+//! sizes; one that has to wait (a full pipe, say) holds up its own direction only.
+
+use crate::error::CommandError;
+use crate::signal::{Event, Signals};
+use banger_core::frame::{self, Frame, HEADER_LENGTH, PAYLOAD_LIMIT};
+use banger_core::protocol::Stream;
+use banger_core::{Failure, Kind, escape};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How much is read at once.
+const CHUNK: usize = 256 << 10;
+const _: () = assert!(CHUNK <= PAYLOAD_LIMIT);
+
+/// A second signal within this time ends banger itself.
+const IMPATIENCE: Duration = Duration::from_secs(2);
+
+/// What is written to the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Our standard input, and its end.
+    Stdin,
+    /// Nothing.
+    Nothing,
+}
+
+/// What SIGINT and SIGTERM do. A second one soon after always ends banger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnSignal {
+    /// They go to the program.
+    Forward,
+    /// They end the stream.
+    Leave,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The program ended so.
+    Exit(u8),
+    /// A signal ended the stream, and the program knows nothing of it.
+    Left,
+}
+
+/// One of the program's outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Where output goes.
+pub trait Sink {
+    /// Takes these bytes.
+    ///
+    /// # Errors
+    /// Where they can't be taken: the stream ends then.
+    fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError>;
+}
+
+/// Connects and passes everything on until the end.
+///
+/// # Errors
+/// What the daemon answers, what the sink says, or how the stream broke.
+pub fn run(
+    stream: &Stream,
+    input: Input,
+    on_signal: OnSignal,
+    signals: &Arc<Signals>,
+    sink: &mut dyn Sink,
+) -> Result<Ended, CommandError> {
+    let mut socket = UnixStream::connect(&stream.socket).map_err(|error| broken(&error))?;
+    let token = format!("{}\n", stream.token);
+    socket
+        .write_all(token.as_bytes())
+        .map_err(|error| broken(&error))?;
+    let clone = || socket.try_clone().map_err(|error| broken(&error));
+    let sender = Arc::new(Mutex::new(clone()?));
+    let left = Arc::new(AtomicBool::new(false));
+    if input == Input::Stdin {
+        let sender = sender.clone();
+        std::thread::spawn(move || send_stdin(&sender));
+    }
+    {
+        let (signals, left, socket) = (signals.clone(), left.clone(), clone()?);
+        std::thread::spawn(move || pass_signals(&signals, on_signal, &sender, &left, &socket));
+    }
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let read = match socket.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            read => read.map_err(|error| broken(&error))?,
+        };
+        if read == 0 {
+            if left.load(Ordering::SeqCst) {
+                return Ok(Ended::Left);
+            }
+            return Err(cut_off().into());
+        }
+        if let Some(code) = frames.feed(buffer.get(..read).unwrap_or_default(), sink)? {
+            return Ok(Ended::Exit(code));
+        }
+    }
+}
+
+/// Standard input as frames. The header is written in front of what was read: one write a chunk.
+fn send_stdin(sender: &Mutex<UnixStream>) {
+    let send = |bytes: &[u8]| {
+        let mut socket = sender.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.write_all(bytes)
+    };
+    let mut buffer = vec![0; HEADER_LENGTH + CHUNK];
+    loop {
+        let (head, room) = buffer.split_at_mut(HEADER_LENGTH);
+        let length = match rustix::io::read(rustix::stdio::stdin(), &mut *room) {
+            Err(rustix::io::Errno::INTR) => continue,
+            // An input that can't be read is as good as at its end.
+            Ok(0) | Err(_) => break,
+            Ok(length) => length,
+        };
+        let frame = Frame::Stdin(room.get(..length).unwrap_or_default());
+        if let Some((header, _)) = frame.as_parts() {
+            head.copy_from_slice(&header);
+        }
+        let written = send(buffer.get(..HEADER_LENGTH + length).unwrap_or_default());
+        if written.is_err() {
+            // The reader tells why the stream has ended.
+            return;
+        }
+    }
+    let _ = send(&Frame::<Vec<u8>>::StdinEnd.encode());
+}
+
+fn pass_signals(
+    signals: &Signals,
+    on_signal: OnSignal,
+    sender: &Arc<Mutex<UnixStream>>,
+    left: &AtomicBool,
+    socket: &UnixStream,
+) {
+    let mut last: Option<Instant> = None;
+    while let Ok(event) = signals.wait(None, None) {
+        let Event::Signal(signal) = event else {
+            continue;
+        };
+        if last.is_some_and(|last| last.elapsed() < IMPATIENCE) {
+            std::process::exit(Kind::Cancelled.exit_code().into());
+        }
+        last = Some(Instant::now());
+        match on_signal {
+            OnSignal::Forward => {
+                // The lock may be held for long, where the program does not read its input.
+                let sender = sender.clone();
+                std::thread::spawn(move || {
+                    let frame = Frame::<Vec<u8>>::Signal(signal.name().into()).encode();
+                    let mut socket = sender.lock().unwrap_or_else(PoisonError::into_inner);
+                    let _ = socket.write_all(&frame);
+                });
+            }
+            OnSignal::Leave => {
+                left.store(true, Ordering::SeqCst);
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+/// Reads frames from bytes that come in pieces of any size.
+#[derive(Debug, Default)]
+struct Frames {
+    header: Vec<u8>,
+    /// Type and missing bytes of the frame whose payload is being read.
+    frame: Option<(u8, usize)>,
+    /// The payload so far of a frame that is not passed on piece by piece.
+    payload: Vec<u8>,
+}
+
+impl Frames {
+    /// Passes output on; the exit code where it has come.
+    fn feed(&mut self, mut bytes: &[u8], sink: &mut dyn Sink) -> Result<Option<u8>, CommandError> {
+        loop {
+            let (kind, missing) = match self.frame {
+                Some(frame) => frame,
+                None => {
+                    let wanted = HEADER_LENGTH - self.header.len();
+                    let (head, rest) = bytes.split_at(wanted.min(bytes.len()));
+                    self.header.extend_from_slice(head);
+                    bytes = rest;
+                    let Ok(header) = <[u8; HEADER_LENGTH]>::try_from(&self.header[..]) else {
+                        return Ok(None);
+                    };
+                    self.header.clear();
+                    frame::parse_header(header).map_err(malformed)?
+                }
+            };
+            let (piece, rest) = bytes.split_at(missing.min(bytes.len()));
+            bytes = rest;
+            match kind {
+                _ if piece.is_empty() => {}
+                frame::STDOUT => sink.write(Channel::Stdout, piece)?,
+                frame::STDERR => sink.write(Channel::Stderr, piece)?,
+                _ => self.payload.extend_from_slice(piece),
+            }
+            let missing = missing - piece.len();
+            if missing > 0 {
+                self.frame = Some((kind, missing));
+                return Ok(None);
+            }
+            self.frame = None;
+            match Frame::decode(kind, std::mem::take(&mut self.payload)).map_err(malformed)? {
+                Frame::Exit(code) => return Ok(Some(code)),
+                Frame::Error(failure) => return Err(failure.into()),
+                // Output was passed on above; the others are not for clients.
+                Frame::Stdout(_) | Frame::Stderr(_) => {}
+                Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize { .. } | Frame::Signal(_) => {}
+            }
+        }
+    }
+}
+
+const LOG_HINT: &str = "`banger daemon status` shows whether it runs and where its log is";
+
+fn malformed(error: frame::FrameError) -> Failure {
+    Failure::from_error(Kind::Daemon, &error).hint(LOG_HINT)
+}
+
+fn cut_off() -> Failure {
+    Failure::new(Kind::Daemon, "the daemon closed the stream before its end").hint(LOG_HINT)
+}
+
+fn broken(error: &std::io::Error) -> CommandError {
+    let mut failure = Failure::from_error(Kind::Daemon, error);
+    failure.message = format!(
+        "lost the stream: {}",
+        escape::text(failure.message.as_bytes())
+    );
+    failure.hint(LOG_HINT).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Default)]
+    struct Kept {
+        stdout: Vec<u8>,
+        stderr: Vec<u8>,
+    }
+
+    impl Sink for Kept {
+        fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError> {
+            match channel {
+                Channel::Stdout => self.stdout.extend_from_slice(bytes),
+                Channel::Stderr => self.stderr.extend_from_slice(bytes),
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_make_the_same_output(
+            parts in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)), 0..12),
+            piece in 1..64_usize,
+            code: u8,
+        ) {
+            let mut expected = Kept::default();
+            let mut wire = Vec::new();
+            for (is_error, bytes) in parts {
+                if is_error {
+                    expected.stderr.extend_from_slice(&bytes);
+                    wire.extend(Frame::Stderr(bytes).encode());
+                } else {
+                    expected.stdout.extend_from_slice(&bytes);
+                    wire.extend(Frame::Stdout(bytes).encode());
+                }
+            }
+            wire.extend(Frame::<Vec<u8>>::Exit(code).encode());
+            let (mut frames, mut kept, mut ended) = (Frames::default(), Kept::default(), None);
+            for bytes in wire.chunks(piece) {
+                prop_assert_eq!(ended, None);
+                ended = frames.feed(bytes, &mut kept).expect("well formed");
+            }
+            prop_assert_eq!(ended, Some(code));
+            prop_assert_eq!(kept.stdout, expected.stdout);
+            prop_assert_eq!(kept.stderr, expected.stderr);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Frames::default().feed(&bytes, &mut Kept::default());
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_says_is_handed_on() {
+        let failure = Failure::new(Kind::Unreachable, "gone");
+        let wire = Frame::<Vec<u8>>::Error(failure.clone()).encode();
+        match Frames::default().feed(&wire, &mut Kept::default()) {
+            Err(CommandError::Failure(got)) => assert_eq!(got, failure),
+            other => panic!("{other:?}"),
+        }
+    }
+}

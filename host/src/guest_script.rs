@@ -1,0 +1,146 @@
+//! Runs the scripts that plugins made, with whatever the host streams in and out of them.
+
+use crate::ssh::{Bytes, Exit, Process, ProcessEvent, Remote};
+use banger_core::{Failure, Kind, Output, Script};
+
+/// Bytes kept of each stream of a script that is run to its end, as the contract says.
+pub const OUTPUT_LIMIT: usize = 1 << 20;
+/// Bytes kept of the standard error of a script that streams.
+const ERROR_LIMIT: usize = 16 << 10;
+
+/// Runs a script to its end.
+///
+/// # Errors
+/// Where it could not be run to its end; an exit code other than 0 is no error.
+pub async fn run(remote: &Remote, script: &Script) -> Result<Output, Failure> {
+    Ok(remote.run(script, OUTPUT_LIMIT).await?)
+}
+
+/// Starts a script whose streams the caller serves. What its stdin begins with is not written.
+///
+/// # Errors
+/// Where it could not be started.
+pub async fn start(remote: &Remote, script: &Script) -> Result<Process, Failure> {
+    let line = script
+        .command_line()
+        .map_err(|error| Failure::from_error(Kind::Plugin, &error))?;
+    Ok(remote.start(&line).await?)
+}
+
+/// The exit code of a process that ended: 128 + n where signal n ended it.
+///
+/// # Errors
+/// Where the connection was lost, or nobody said how it ended.
+pub fn exit_code(exit: Exit) -> Result<u8, Failure> {
+    match exit {
+        Exit::Code(code) => Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+        Exit::Signal { name, .. } => Ok(128 + signal_number(&name)),
+        Exit::Unknown => Err(Failure::new(
+            Kind::Guest,
+            "the command ended, and the guest did not say how",
+        )),
+        Exit::Failed(error) => Err(error.into()),
+    }
+}
+
+fn signal_number(name: &str) -> u8 {
+    match name {
+        "HUP" => 1,
+        "INT" => 2,
+        "QUIT" => 3,
+        "ILL" => 4,
+        "TRAP" => 5,
+        "ABRT" => 6,
+        "BUS" => 7,
+        "FPE" => 8,
+        "KILL" => 9,
+        "USR1" => 10,
+        "SEGV" => 11,
+        "USR2" => 12,
+        "PIPE" => 13,
+        "ALRM" => 14,
+        _ => 15,
+    }
+}
+
+/// The end of a streaming script's standard error, for messages.
+#[derive(Debug, Default)]
+pub struct ErrorTail(Vec<u8>);
+
+impl ErrorTail {
+    /// Adds bytes and forgets the oldest.
+    pub fn push(&mut self, bytes: &Bytes) {
+        self.0.extend_from_slice(bytes);
+        if self.0.len() > ERROR_LIMIT {
+            self.0.drain(..self.0.len() - ERROR_LIMIT);
+        }
+    }
+
+    /// The failure of a script that ended with this code: its last line is the sentence.
+    pub fn failure(&self, code: u8, what: &str) -> Failure {
+        failure(code, &self.0, what)
+    }
+}
+
+/// The failure of a script that ended with this code. Code 3 is how a script refuses: what it was
+/// asked for does not fit the state of things.
+pub fn failure(code: u8, stderr: &[u8], what: &str) -> Failure {
+    let last = stderr
+        .split(|b| *b == b'\n')
+        .rev()
+        .find(|line| !line.iter().all(u8::is_ascii_whitespace))
+        .unwrap_or_default();
+    let kind = match code {
+        3 => Kind::Conflict,
+        4 => Kind::TimedOut,
+        _ => Kind::Guest,
+    };
+    let message = if last.is_empty() {
+        format!("{what} failed with exit code {code}")
+    } else {
+        banger_core::escape::text(last)
+    };
+    Failure::new(kind, message).detail(stderr)
+}
+
+/// Waits for the end of a process whose output no longer matters, keeping its standard error.
+///
+/// # Errors
+/// As [`exit_code`].
+pub async fn wait(
+    output: &mut crate::ssh::ProcessOutput,
+    errors: &mut ErrorTail,
+) -> Result<u8, Failure> {
+    while let Some(event) = output.next().await {
+        match event {
+            ProcessEvent::Stdout(_) => {}
+            ProcessEvent::Stderr(bytes) => errors.push(&bytes),
+            ProcessEvent::Exit(exit) => return exit_code(exit),
+        }
+    }
+    exit_code(Exit::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_the_sentence() {
+        let failed = failure(3, b"warning: x\n/root/repo exists already\n \n", "receiving");
+        assert_eq!(failed.kind, Kind::Conflict);
+        assert_eq!(failed.message, "/root/repo exists already");
+        assert_eq!(failure(1, b"", "receiving").message, "receiving failed with exit code 1");
+    }
+
+    #[test]
+    fn the_tail_of_errors_is_bounded() {
+        let mut tail = ErrorTail::default();
+        for _ in 0..100 {
+            tail.push(&Bytes::from(vec![b'x'; 1000]));
+        }
+        tail.push(&Bytes::from_static(b"\nend\n"));
+        assert!(tail.0.len() <= ERROR_LIMIT);
+        assert_eq!(tail.failure(1, "it").message, "end");
+    }
+}

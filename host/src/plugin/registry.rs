@@ -1,0 +1,477 @@
+//! Every plugin that banger knows, and which of them provides what.
+//!
+//! A bad plugin never stops the others: it is listed with its error. Nothing is downloaded,
+//! watched or written here, except the cache of compiled code.
+
+use super::cache::{CodeCache, Sha256Digest};
+use super::component::{Plugin, sha256};
+use super::embedded::Embedded;
+use super::engine::{COMPONENT_LIMIT, Runtime};
+use super::error::{Fault, PluginError};
+use super::{CodeOrigin, Preflight, SessionBackend, Workspace};
+use banger_core::{Failure, Kind};
+use std::borrow::Cow;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The plugins. Cloning it is cheap.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Runtime,
+    list: Vec<PluginInfo>,
+    session_backends: Vec<SessionBackend>,
+    preflights: Vec<Preflight>,
+    workspaces: Vec<Workspace>,
+    compiled: usize,
+    cache_problem: Option<String>,
+}
+
+/// Where a plugin is from.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The binary.
+    Embedded,
+    /// A file of the user's.
+    File(PathBuf),
+}
+
+/// A line of `banger plugin list`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct PluginInfo {
+    /// Its name; the file's name without `.wasm` where it could not be asked.
+    pub name: String,
+    /// Its version; empty where it could not be asked.
+    pub version: String,
+    /// What it is for.
+    pub summary: String,
+    /// A URL, or empty.
+    pub homepage: String,
+    /// What it exports, as `session-backend@0.1.0`.
+    pub interfaces: Vec<String>,
+    /// Where it is from.
+    pub origin: Origin,
+    /// The component's SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// The component's size in bytes.
+    pub size: u64,
+    /// Whether it takes the place of a first-party plugin of the same name.
+    pub overrides: bool,
+    /// Why it is not used.
+    pub error: Option<Failure>,
+}
+
+/// A component that is yet to be loaded.
+struct Candidate {
+    /// The crate's or file's name.
+    file: String,
+    origin: Origin,
+    bytes: Result<Cow<'static, [u8]>, Fault>,
+    sha256: Sha256Digest,
+}
+
+/// One that was loaded, or why not.
+struct Loaded {
+    candidate: Candidate,
+    provides: Result<Provides, PluginError>,
+    overrides: bool,
+}
+
+/// What a sound plugin provides.
+struct Provides {
+    plugin: Arc<Plugin>,
+    session_backend: Option<SessionBackend>,
+    preflight: Option<Preflight>,
+    workspace: Option<Workspace>,
+}
+
+impl Registry {
+    /// Loads all plugins: the embedded ones, and `*.wasm` of the user's directory, where one with
+    /// the name of an embedded one takes its place.
+    ///
+    /// # Errors
+    /// Where the engine does not start on this machine. A bad plugin is no error.
+    pub fn load(
+        embedded: &'static [Embedded],
+        user_plugins: Option<&Path>,
+        cache: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let runtime = Runtime::new().map_err(|fault| Failure::from(fault.of("engine")))?;
+        Ok(Self::load_on(runtime, embedded, user_plugins, cache))
+    }
+
+    /// The same on an engine that runs already, as after a plugin was added.
+    pub fn load_on(
+        runtime: Runtime,
+        embedded: &'static [Embedded],
+        user_plugins: Option<&Path>,
+        cache: Option<&Path>,
+    ) -> Self {
+        let (cache, cache_problem) = match cache.map(|path| CodeCache::open(path, runtime.engine()))
+        {
+            None => (None, None),
+            Some(Ok(cache)) => (Some(cache), None),
+            Some(Err(problem)) => {
+                tracing::warn!(%problem, "plugins are compiled at each start");
+                (None, Some(problem))
+            }
+        };
+        let mut candidates: Vec<Candidate> = embedded.iter().map(Candidate::embedded).collect();
+        candidates.extend(user_plugins.into_iter().flat_map(user_candidates));
+        let mut loaded = load_all(&runtime, cache.as_ref(), candidates);
+        let compiled = loaded
+            .iter()
+            .filter(|one| one.is(|plugin| plugin.code == CodeOrigin::Compiled))
+            .count();
+        if let Some(cache) = cache.filter(|_| compiled > 0) {
+            cache.prune();
+        }
+        settle_names(&mut loaded);
+        let mut inner = Inner {
+            runtime,
+            list: Vec::new(),
+            session_backends: Vec::new(),
+            preflights: Vec::new(),
+            workspaces: Vec::new(),
+            compiled,
+            cache_problem,
+        };
+        for one in loaded {
+            inner.enter(one);
+        }
+        inner.list.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The engine, for [`Registry::load_on`].
+    pub fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
+    /// Every plugin, by name; also those that can't be used.
+    pub fn list(&self) -> &[PluginInfo] {
+        &self.inner.list
+    }
+
+    /// How many plugins had to be compiled because the cache did not have them.
+    pub fn compiled(&self) -> usize {
+        self.inner.compiled
+    }
+
+    /// Why compiled code is not kept between two starts; for `banger doctor`.
+    pub fn cache_problem(&self) -> Option<&str> {
+        self.inner.cache_problem.as_deref()
+    }
+
+    /// Every session backend.
+    pub fn session_backends(&self) -> &[SessionBackend] {
+        &self.inner.session_backends
+    }
+
+    /// The session backend of that name.
+    ///
+    /// # Errors
+    /// Kind `Plugin` where none has it.
+    pub fn session_backend(&self, name: &str) -> Result<SessionBackend, Failure> {
+        self.inner
+            .session_backends
+            .iter()
+            .find(|backend| backend.info().name.as_str() == name)
+            .cloned()
+            .ok_or_else(|| missing("session backend", name))
+    }
+
+    /// Every plugin that has checks for a launch.
+    pub fn preflights(&self) -> &[Preflight] {
+        &self.inner.preflights
+    }
+
+    /// Every kind of working copy.
+    pub fn workspaces(&self) -> &[Workspace] {
+        &self.inner.workspaces
+    }
+
+    /// The kind of working copy of that name.
+    ///
+    /// # Errors
+    /// Kind `Plugin` where no plugin has it.
+    pub fn workspace(&self, kind: &str) -> Result<Workspace, Failure> {
+        self.inner
+            .workspaces
+            .iter()
+            .find(|workspace| workspace.info().kind.as_str() == kind)
+            .cloned()
+            .ok_or_else(|| missing("workspace kind", kind))
+    }
+}
+
+impl Inner {
+    /// Enters a plugin into the list, and what it provides unless another one provides it.
+    fn enter(&mut self, one: Loaded) {
+        let conflict = one
+            .provides
+            .as_ref()
+            .ok()
+            .and_then(|new| self.conflict(new));
+        let mut info = one.info();
+        if let Some(error) = conflict {
+            info.error = Some(error.into());
+        } else if let Ok(new) = one.provides {
+            self.session_backends.extend(new.session_backend);
+            self.preflights.extend(new.preflight);
+            self.workspaces.extend(new.workspace);
+        }
+        self.list.push(info);
+    }
+
+    fn conflict(&self, new: &Provides) -> Option<PluginError> {
+        let taken = |what, name: &str, other: &str| {
+            new.plugin.error(Fault::Provided {
+                what,
+                name: name.to_owned(),
+                other: other.to_owned(),
+            })
+        };
+        if let Some(backend) = &new.session_backend
+            && let name = &backend.info().name
+            && let Some(other) = self
+                .session_backends
+                .iter()
+                .find(|o| o.info().name == *name)
+        {
+            return Some(taken("session backend", name.as_str(), other.plugin()));
+        }
+        if let Some(workspace) = &new.workspace
+            && let kind = &workspace.info().kind
+            && let Some(other) = self.workspaces.iter().find(|o| o.info().kind == *kind)
+        {
+            return Some(taken("workspace kind", kind.as_str(), other.plugin()));
+        }
+        None
+    }
+}
+
+impl Provides {
+    fn load(
+        runtime: &Runtime,
+        cache: Option<&CodeCache>,
+        candidate: &Candidate,
+        bytes: &[u8],
+    ) -> Result<Self, PluginError> {
+        let plugin = Plugin::load(runtime, cache, &candidate.file, bytes, &candidate.sha256)?;
+        Ok(Self {
+            session_backend: SessionBackend::of(&plugin)?,
+            preflight: Preflight::of(&plugin),
+            workspace: Workspace::of(&plugin)?,
+            plugin,
+        })
+    }
+}
+
+impl Candidate {
+    fn embedded(embedded: &Embedded) -> Self {
+        Self {
+            file: embedded.name.to_owned(),
+            origin: Origin::Embedded,
+            sha256: sha256(embedded.bytes),
+            bytes: Ok(Cow::Borrowed(embedded.bytes)),
+        }
+    }
+
+    fn file(path: PathBuf) -> Self {
+        let bytes = read(&path);
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        Self {
+            file: super::validate::shown(name),
+            sha256: bytes.as_deref().map_or([0; 32], sha256),
+            bytes: bytes.map(Cow::Owned),
+            origin: Origin::File(path),
+        }
+    }
+}
+
+impl Loaded {
+    /// Whether it was loaded, and the plugin is such.
+    fn is(&self, such: impl FnOnce(&Plugin) -> bool) -> bool {
+        self.provides
+            .as_ref()
+            .is_ok_and(|provides| such(&provides.plugin))
+    }
+
+    fn info(&self) -> PluginInfo {
+        let size = self
+            .candidate
+            .bytes
+            .as_ref()
+            .map_or(0, |bytes| bytes.len() as u64);
+        let sha256 = match size {
+            0 => String::new(),
+            _ => data_encoding::HEXLOWER.encode(&self.candidate.sha256),
+        };
+        let file = &self.candidate.file;
+        let unknown = PluginInfo {
+            name: file.strip_suffix(".wasm").unwrap_or(file).to_owned(),
+            version: String::new(),
+            summary: String::new(),
+            homepage: String::new(),
+            interfaces: Vec::new(),
+            origin: self.candidate.origin.clone(),
+            sha256,
+            size,
+            overrides: self.overrides,
+            error: None,
+        };
+        match &self.provides {
+            Err(error) => PluginInfo {
+                error: Some(error.into()),
+                ..unknown
+            },
+            Ok(Provides { plugin, .. }) => PluginInfo {
+                name: plugin.name.to_string(),
+                version: plugin.version.clone(),
+                summary: plugin.summary.clone(),
+                homepage: plugin.homepage.clone(),
+                interfaces: plugin
+                    .interfaces
+                    .iter()
+                    .map(|interface| format!("{}@{}", interface.name, interface.version))
+                    .collect(),
+                ..unknown
+            },
+        }
+    }
+}
+
+/// The user's plugins, by file name. No directory means no plugins.
+fn user_candidates(directory: &Path) -> Vec<Candidate> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "wasm")
+        })
+        .collect();
+    paths.sort();
+    paths.into_iter().map(Candidate::file).collect()
+}
+
+/// Reads a component. A link to a build's output is fine; a FIFO or a device is not.
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    let read = || -> std::io::Result<Option<Vec<u8>>> {
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::other("it is no regular file"));
+        }
+        let limit = COMPONENT_LIMIT as u64 + 1;
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?
+            .take(limit)
+            .read_to_end(&mut bytes)?;
+        Ok((bytes.len() <= COMPONENT_LIMIT).then_some(bytes))
+    };
+    match read() {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(Fault::TooLarge),
+        Err(source) => Err(Fault::Read { source }),
+    }
+}
+
+/// Loads the candidates, in their order. Compiling is spread over the processors; what comes from
+/// the cache is not worth a thread.
+fn load_all(
+    runtime: &Runtime,
+    cache: Option<&CodeCache>,
+    candidates: Vec<Candidate>,
+) -> Vec<Loaded> {
+    let load = |candidate: &mut Candidate| {
+        let bytes = std::mem::replace(&mut candidate.bytes, Ok(Cow::Borrowed(&[])));
+        match bytes {
+            Err(fault) => Err(fault.of(&candidate.file)),
+            Ok(bytes) => {
+                let provides = Provides::load(runtime, cache, candidate, &bytes);
+                candidate.bytes = Ok(bytes);
+                provides
+            }
+        }
+    };
+    let to_compile = candidates
+        .iter()
+        .filter(|candidate| !cache.is_some_and(|cache| cache.has(&candidate.sha256)))
+        .count();
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(to_compile);
+    let slots: Vec<Mutex<(Option<Candidate>, Option<Loaded>)>> = candidates
+        .into_iter()
+        .map(|candidate| Mutex::new((Some(candidate), None)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(mut candidate) = slot.0.take() {
+                let provides = load(&mut candidate);
+                slot.1 = Some(Loaded {
+                    candidate,
+                    provides,
+                    overrides: false,
+                });
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    slots
+        .into_iter()
+        .filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner).1)
+        .collect()
+}
+
+/// A user's plugin takes the place of the embedded one of its name; of two files with one name,
+/// the first counts.
+fn settle_names(loaded: &mut Vec<Loaded>) {
+    let mut kept: Vec<Loaded> = Vec::with_capacity(loaded.len());
+    for mut one in loaded.drain(..) {
+        if let Ok(Provides { plugin, .. }) = &one.provides {
+            match kept
+                .iter()
+                .position(|other| other.is(|o| o.name == plugin.name))
+            {
+                None => {}
+                Some(index) if kept[index].candidate.origin == Origin::Embedded => {
+                    kept.remove(index);
+                    one.overrides = true;
+                }
+                Some(index) => {
+                    let other = kept[index].candidate.file.clone();
+                    one.provides = Err(Fault::NameTaken { other }.of(&one.candidate.file));
+                }
+            }
+        }
+        kept.push(one);
+    }
+    *loaded = kept;
+}
+
+fn missing(what: &str, name: &str) -> Failure {
+    let name = super::validate::shown(name.as_bytes());
+    Failure::new(
+        Kind::Plugin,
+        format!("no plugin provides the {what} `{name}`"),
+    )
+    .hint("`banger plugin list` shows what each plugin provides")
+}

@@ -1,0 +1,512 @@
+//! A plugin's way of running a command detached in the guest.
+//!
+//! Every function turns values into a script, or a script's output into values; none runs
+//! anything.
+
+use super::bindings::session_backend as wit;
+use super::bindings::types;
+use super::component::Plugin;
+use super::error::{Fault, PluginError};
+use super::validate;
+use banger_core::session::{OutputStream, SessionState, Snapshot, StdinKind};
+use banger_core::{ByteString, GuestPath, Output, PluginName, Script, SessionId};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use wasmtime::Store;
+
+/// Sessions that one `inspect` may tell of.
+const SNAPSHOTS_LIMIT: usize = 4096;
+/// The length of a session's last error, in bytes.
+const LAST_ERROR_LIMIT: usize = 64 << 10;
+/// The last millisecond of the year 9999.
+const TIME_LIMIT_MS: u64 = 253_402_300_799_999;
+
+/// A session backend that a plugin provides. Cloning it is cheap.
+#[derive(Clone)]
+pub struct SessionBackend {
+    plugin: Arc<Plugin>,
+    indices: wit::GuestIndices,
+    info: Arc<BackendInfo>,
+}
+
+/// What a backend can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// Its name, as in `--backend NAME`.
+    pub name: PluginName,
+    /// The kinds of standard input that it can give a session.
+    pub stdin_kinds: Vec<StdinKind>,
+    /// Commands that the guest must have for it.
+    pub needs: Vec<String>,
+}
+
+/// A session, as every function needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Which.
+    pub id: SessionId,
+    /// The directory in the guest below which each session has its own.
+    pub state_root: GuestPath,
+    /// What its standard input is.
+    pub stdin_kind: StdinKind,
+}
+
+/// Where in the guest a session's things are; `None` where the backend has no such thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SessionPaths {
+    /// The session's directory; everything else is in it.
+    pub state_dir: GuestPath,
+    pub script: Option<GuestPath>,
+    pub command: Option<GuestPath>,
+    pub environment: Option<GuestPath>,
+    pub stdin: Option<GuestPath>,
+    pub stdout: Option<GuestPath>,
+    pub stderr: Option<GuestPath>,
+    pub pid: Option<GuestPath>,
+    pub monitor_pid: Option<GuestPath>,
+    pub status: Option<GuestPath>,
+    pub exit_code: Option<GuestPath>,
+    pub error: Option<GuestPath>,
+}
+
+/// What shall run, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchRequest {
+    /// As which session.
+    pub session: Session,
+    /// The program and its arguments; at least one.
+    pub command: Vec<Vec<u8>>,
+    /// Added to the environment.
+    pub environment: Vec<(String, Vec<u8>)>,
+    /// The working directory.
+    pub cwd: GuestPath,
+    /// The terminal's width, for [`StdinKind::Tty`].
+    pub columns: u16,
+    /// The terminal's height, for [`StdinKind::Tty`].
+    pub rows: u16,
+    /// Keys that a backend does not know are ignored by it.
+    pub options: Vec<(String, String)>,
+}
+
+type Answer = Result<types::Script, types::Refusal>;
+
+impl SessionBackend {
+    /// Asks a plugin for its backend; `None` where it has none.
+    pub(super) fn of(plugin: &Arc<Plugin>) -> Result<Option<Self>, PluginError> {
+        const FUNCTION: &str = "session-backend.info";
+        let Some(indices) = plugin.session_backend.clone() else {
+            return Ok(None);
+        };
+        let info = plugin.call(FUNCTION, 0, |store, instance| {
+            indices.load(&mut *store, instance)?.call_info(store)
+        })?;
+        let checked = (|| {
+            let name = info.name.parse().map_err(|e| format!("{e}"))?;
+            let mut stdin_kinds: Vec<StdinKind> = Vec::new();
+            for kind in info.stdin_kinds.iter().copied().map(from_stdin_kind) {
+                if stdin_kinds.contains(&kind) {
+                    return Err("a kind of stdin is named twice".to_owned());
+                }
+                stdin_kinds.push(kind);
+            }
+            validate::needs(&info.needs)?;
+            Ok(BackendInfo {
+                name,
+                stdin_kinds,
+                needs: info.needs,
+            })
+        })();
+        let info = checked.map_err(|detail| forbidden(plugin, FUNCTION, detail))?;
+        Ok(Some(Self {
+            plugin: Arc::clone(plugin),
+            indices,
+            info: Arc::new(info),
+        }))
+    }
+
+    /// What it can do.
+    pub fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    /// The plugin's name and version, for people.
+    pub fn plugin(&self) -> &str {
+        &self.plugin.label
+    }
+
+    /// Where the session's things are.
+    ///
+    /// # Errors
+    /// The plugin's fault; also where a path is not below the session's state root.
+    pub fn paths(&self, session: &Session) -> Result<SessionPaths, PluginError> {
+        const FUNCTION: &str = "session-backend.paths";
+        let session_wit = self.session(session)?;
+        let paths = self.call(FUNCTION, 0, |guest, store| {
+            guest.call_paths(store, &session_wit)
+        })?;
+        let checked = (|| {
+            let state_dir = validate::path_below(&paths.state_dir, &session.state_root)?;
+            let part = |path: &str| match path {
+                "" => Ok(None),
+                path => validate::path_below(path, &state_dir).map(Some),
+            };
+            Ok(SessionPaths {
+                script: part(&paths.script)?,
+                command: part(&paths.command)?,
+                environment: part(&paths.environment)?,
+                stdin: part(&paths.stdin)?,
+                stdout: part(&paths.stdout)?,
+                stderr: part(&paths.stderr)?,
+                pid: part(&paths.pid)?,
+                monitor_pid: part(&paths.monitor_pid)?,
+                status: part(&paths.status)?,
+                exit_code: part(&paths.exit_code)?,
+                error: part(&paths.error)?,
+                state_dir,
+            })
+        })();
+        checked.map_err(|detail| forbidden(&self.plugin, FUNCTION, detail))
+    }
+
+    /// The script that starts a session.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn launch(&self, request: &LaunchRequest) -> Result<Script, PluginError> {
+        let input = request.command.iter().map(Vec::len).sum::<usize>()
+            + request
+                .environment
+                .iter()
+                .map(|(n, v)| n.len() + v.len())
+                .sum::<usize>()
+            + request
+                .options
+                .iter()
+                .map(|(n, v)| n.len() + v.len())
+                .sum::<usize>();
+        let request = wit::LaunchRequest {
+            session: self.session(&request.session)?,
+            command: request.command.clone(),
+            environment: request.environment.clone(),
+            cwd: request.cwd.as_bytes().to_vec(),
+            columns: request.columns,
+            rows: request.rows,
+            options: request.options.clone(),
+        };
+        self.script("session-backend.launch", input, |guest, store| {
+            guest.call_launch(store, &request)
+        })
+    }
+
+    /// The script that tells of these sessions, or of all where there are none.
+    ///
+    /// # Errors
+    /// The plugin's fault.
+    pub fn inspect(
+        &self,
+        state_root: &GuestPath,
+        ids: &[SessionId],
+    ) -> Result<Script, PluginError> {
+        let root = validate::utf8(state_root).map_err(|fault| self.plugin.error(fault))?;
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let input = ids.iter().map(String::len).sum();
+        self.script("session-backend.inspect", input, |guest, store| {
+            guest.call_inspect(store, root, &ids).map(Ok)
+        })
+    }
+
+    /// What an `inspect` script told. `asked` is what it was asked for; where that is empty,
+    /// things in the state root that are no sessions of banger's are passed over.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal; also where it tells of a session twice, or of another one.
+    pub fn read_inspect(
+        &self,
+        asked: &[SessionId],
+        output: &Output,
+    ) -> Result<Vec<Snapshot>, PluginError> {
+        const FUNCTION: &str = "session-backend.read-inspect";
+        let input = output.stdout.len() + output.stderr.len();
+        let output = to_output(output);
+        let snapshots = self
+            .call(FUNCTION, input, |guest, store| {
+                guest.call_read_inspect(store, &output)
+            })?
+            .map_err(|refusal| self.plugin.error(validate::refusal(&refusal)))?;
+        from_snapshots(snapshots, asked).map_err(|detail| forbidden(&self.plugin, FUNCTION, detail))
+    }
+
+    /// The script that sends a signal ("TERM") to the session's processes.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn signal(&self, session: &Session, signal: &str) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        self.script("session-backend.signal", signal.len(), |guest, store| {
+            guest.call_signal(store, &session, signal)
+        })
+    }
+
+    /// The script that ends the session: TERM, and KILL after the grace.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn stop(&self, session: &Session, grace: Duration) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        self.script("session-backend.stop", 0, |guest, store| {
+            guest.call_stop(store, &session, milliseconds(grace))
+        })
+    }
+
+    /// The script that copies its stdin to the session's input.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn attach_input(&self, session: &Session) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        self.script("session-backend.attach-input", 0, |guest, store| {
+            guest.call_attach_input(store, &session)
+        })
+    }
+
+    /// The script that prints a stream from a byte offset on, and on until the session's end
+    /// where `follow` says so.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn attach_output(
+        &self,
+        session: &Session,
+        which: OutputStream,
+        offset: u64,
+        follow: Follow,
+    ) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        let follow = match follow {
+            Follow::UntilEnd => true,
+            Follow::No => false,
+        };
+        self.script("session-backend.attach-output", 0, |guest, store| {
+            guest.call_attach_output(store, &session, to_stream(which), offset, follow)
+        })
+    }
+
+    /// The script that prints a stream's last lines.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn tail(
+        &self,
+        session: &Session,
+        which: OutputStream,
+        lines: u64,
+    ) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        self.script("session-backend.tail", 0, |guest, store| {
+            guest.call_tail(store, &session, to_stream(which), lines)
+        })
+    }
+
+    /// The script that writes its stdin to the session's input in one piece.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn send(&self, session: &Session, timeout: Duration) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        self.script("session-backend.send", 0, |guest, store| {
+            guest.call_send(store, &session, milliseconds(timeout))
+        })
+    }
+
+    /// The script that tells the terminal's new size.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn resize(
+        &self,
+        session: &Session,
+        columns: u16,
+        rows: u16,
+    ) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        self.script("session-backend.resize", 0, |guest, store| {
+            guest.call_resize(store, &session, columns, rows)
+        })
+    }
+
+    /// The script that removes the session's directory.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn remove(&self, session: &Session) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        self.script("session-backend.remove", 0, |guest, store| {
+            guest.call_remove(store, &session)
+        })
+    }
+
+    fn call<T>(
+        &self,
+        function: &'static str,
+        input: usize,
+        call: impl FnOnce(wit::Guest, &mut Store<super::engine::Usage>) -> wasmtime::Result<T>,
+    ) -> Result<T, PluginError> {
+        self.plugin.call(function, input, |store, instance| {
+            let guest = self.indices.load(&mut *store, instance)?;
+            call(guest, store)
+        })
+    }
+
+    fn script(
+        &self,
+        function: &'static str,
+        input: usize,
+        call: impl FnOnce(wit::Guest, &mut Store<super::engine::Usage>) -> wasmtime::Result<Answer>,
+    ) -> Result<Script, PluginError> {
+        let script = self
+            .call(function, input, call)?
+            .map_err(|refusal| self.plugin.error(validate::refusal(&refusal)))?;
+        validate::script(script).map_err(|detail| forbidden(&self.plugin, function, detail))
+    }
+
+    fn session(&self, session: &Session) -> Result<wit::Session, PluginError> {
+        let state_root =
+            validate::utf8(&session.state_root).map_err(|fault| self.plugin.error(fault))?;
+        Ok(wit::Session {
+            id: session.id.to_string(),
+            state_root: state_root.to_owned(),
+            stdin_kind: match session.stdin_kind {
+                StdinKind::None => wit::StdinKind::None,
+                StdinKind::Pipe => wit::StdinKind::Pipe,
+                StdinKind::Tty => wit::StdinKind::Tty,
+            },
+        })
+    }
+}
+
+/// Whether to go on printing what a session writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// Until the session has ended and every byte is out.
+    UntilEnd,
+    /// Only what is there.
+    No,
+}
+
+pub(super) fn forbidden(plugin: &Plugin, function: &'static str, detail: String) -> PluginError {
+    plugin.error(Fault::Forbidden { function, detail })
+}
+
+pub(super) fn to_output(output: &Output) -> types::Output {
+    types::Output {
+        exit_code: output.exit_code,
+        stdout: output.stdout.clone(),
+        stderr: output.stderr.clone(),
+    }
+}
+
+fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn to_stream(which: OutputStream) -> wit::OutputStream {
+    match which {
+        OutputStream::Stdout => wit::OutputStream::Stdout,
+        OutputStream::Stderr => wit::OutputStream::Stderr,
+    }
+}
+
+fn from_stdin_kind(kind: wit::StdinKind) -> StdinKind {
+    match kind {
+        wit::StdinKind::None => StdinKind::None,
+        wit::StdinKind::Pipe => StdinKind::Pipe,
+        wit::StdinKind::Tty => StdinKind::Tty,
+    }
+}
+
+fn from_snapshots(
+    snapshots: Vec<wit::Snapshot>,
+    asked: &[SessionId],
+) -> Result<Vec<Snapshot>, String> {
+    if snapshots.len() > SNAPSHOTS_LIMIT {
+        return Err(format!(
+            "{} sessions; at most {SNAPSHOTS_LIMIT} are allowed",
+            snapshots.len()
+        ));
+    }
+    let asked: HashSet<&str> = asked.iter().map(SessionId::as_str).collect();
+    let mut seen = HashSet::new();
+    let mut checked = Vec::with_capacity(snapshots.len());
+    for snapshot in snapshots {
+        if !asked.is_empty() && !asked.contains(snapshot.id.as_str()) {
+            let id = validate::shown(snapshot.id.as_bytes());
+            return Err(format!("session `{id}`, which nobody asked for"));
+        }
+        // A hostile guest may have made any directory there.
+        let Ok(id) = snapshot.id.parse::<SessionId>() else {
+            continue;
+        };
+        if !seen.insert(id.clone()) {
+            return Err(format!("session {id} twice"));
+        }
+        let snapshot =
+            from_snapshot(id.clone(), snapshot).map_err(|e| format!("session {id}: {e}"))?;
+        checked.push(snapshot);
+    }
+    Ok(checked)
+}
+
+fn from_snapshot(id: SessionId, snapshot: wit::Snapshot) -> Result<Snapshot, String> {
+    let state = match snapshot.state {
+        wit::SessionState::Starting => SessionState::Starting,
+        wit::SessionState::Running => SessionState::Running,
+        wit::SessionState::Exited => SessionState::Exited,
+        wit::SessionState::Failed => SessionState::Failed,
+        wit::SessionState::Lost => SessionState::Lost,
+    };
+    if let Some(code) = snapshot.exit_code
+        && !(0..=255).contains(&code)
+    {
+        return Err(format!("the exit code {code}"));
+    }
+    if state == SessionState::Exited && snapshot.exit_code.is_none() {
+        return Err("exited without an exit code".into());
+    }
+    if snapshot.pid == Some(0) {
+        return Err("the process id 0".into());
+    }
+    if let Some(error) = &snapshot.last_error
+        && error.len() > LAST_ERROR_LIMIT
+    {
+        return Err(format!("an error of {} bytes", error.len()));
+    }
+    for time in [snapshot.started_at_ms, snapshot.ended_at_ms]
+        .into_iter()
+        .flatten()
+    {
+        if time > TIME_LIMIT_MS {
+            return Err(format!("{time} ms as a point in time"));
+        }
+    }
+    for bytes in [snapshot.stdout_bytes, snapshot.stderr_bytes] {
+        if i64::try_from(bytes).is_err() {
+            return Err(format!("a log of {bytes} bytes"));
+        }
+    }
+    Ok(Snapshot {
+        id,
+        state,
+        pid: snapshot.pid,
+        exit_code: snapshot.exit_code,
+        alive: snapshot.alive,
+        last_error: snapshot
+            .last_error
+            .map(|error| ByteString(error.into_bytes())),
+        stdout_bytes: snapshot.stdout_bytes,
+        stderr_bytes: snapshot.stderr_bytes,
+        started_at_ms: snapshot.started_at_ms,
+        ended_at_ms: snapshot.ended_at_ms,
+    })
+}

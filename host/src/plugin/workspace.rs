@@ -1,0 +1,282 @@
+//! A plugin's kind of working copy: how it comes into the guest and how the work comes back.
+//!
+//! These are the guest's halves. The user's repository is read elsewhere, and never by a plugin.
+
+use super::bindings::types;
+use super::bindings::workspace as wit;
+use super::component::Plugin;
+use super::engine::Usage;
+use super::error::PluginError;
+use super::session_backend::{forbidden, to_output};
+use super::validate;
+use banger_core::workspace::{Change, ChangeKind, Source, Status};
+use banger_core::{ByteString, GuestPath, Output, PluginName, Script};
+use std::sync::Arc;
+use wasmtime::Store;
+
+/// Changes that one working copy may have.
+const CHANGES_LIMIT: usize = 100_000;
+
+/// A kind of working copy that a plugin provides. Cloning it is cheap.
+#[derive(Clone)]
+pub struct Workspace {
+    plugin: Arc<Plugin>,
+    indices: wit::GuestIndices,
+    info: Arc<WorkspaceInfo>,
+}
+
+/// How the host serves the source to [`Workspace::receive`]'s script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Stdin and stdout are connected to `git upload-pack`.
+    GitUploadPack,
+}
+
+/// What a kind of working copy needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkspaceInfo {
+    /// The kind, "git".
+    pub kind: PluginName,
+    /// How the source is served.
+    pub transport: Transport,
+    /// Commands that the guest must have.
+    pub needs: Vec<String>,
+}
+
+/// What to bring into the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiveRequest {
+    /// Where to.
+    pub path: GuestPath,
+    /// The facts of the user's repository.
+    pub source: Source,
+    /// Commits of history to bring; `None` for all.
+    pub depth: Option<u32>,
+    /// What happens to a working copy that is there already.
+    pub existing: Existing,
+}
+
+/// What happens to a working copy that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and the script fails.
+    Keep,
+    /// It is replaced once everything has arrived.
+    Overwrite,
+}
+
+/// The user's uncommitted work, to be laid over what was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayOverRequest {
+    /// Where.
+    pub path: GuestPath,
+    /// The commit that was received.
+    pub head: String,
+    /// Paths, relative to the top, that the user's working tree does not have.
+    pub deleted: Vec<Vec<u8>>,
+}
+
+type Answer = Result<types::Script, types::Refusal>;
+
+impl Workspace {
+    /// Asks a plugin for its kind of working copy; `None` where it has none.
+    pub(super) fn of(plugin: &Arc<Plugin>) -> Result<Option<Self>, PluginError> {
+        const FUNCTION: &str = "workspace.info";
+        let Some(indices) = plugin.workspace.clone() else {
+            return Ok(None);
+        };
+        let info = plugin.call(FUNCTION, 0, |store, instance| {
+            indices.load(&mut *store, instance)?.call_info(store)
+        })?;
+        let checked = (|| {
+            validate::needs(&info.needs)?;
+            Ok(WorkspaceInfo {
+                kind: info.kind.parse().map_err(|error| format!("{error}"))?,
+                transport: match info.transport {
+                    wit::Transport::GitUploadPack => Transport::GitUploadPack,
+                },
+                needs: info.needs,
+            })
+        })();
+        let info = checked.map_err(|detail| forbidden(plugin, FUNCTION, detail))?;
+        Ok(Some(Self {
+            plugin: Arc::clone(plugin),
+            indices,
+            info: Arc::new(info),
+        }))
+    }
+
+    /// What it needs.
+    pub fn info(&self) -> &WorkspaceInfo {
+        &self.info
+    }
+
+    /// The plugin's name and version, for people.
+    pub fn plugin(&self) -> &str {
+        &self.plugin.label
+    }
+
+    /// The script that fetches into a new repository; its stdin and stdout are the transport's.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn receive(&self, request: &ReceiveRequest) -> Result<Script, PluginError> {
+        let source = &request.source;
+        let request = wit::ReceiveRequest {
+            path: self.utf8(&request.path)?.to_owned(),
+            source: wit::Source {
+                head: source.head.clone(),
+                branch: source.branch.clone(),
+                object_format: source.object_format.clone(),
+                user_name: source.user_name.clone(),
+                user_email: source.user_email.clone(),
+            },
+            depth: request.depth,
+            overwrite: match request.existing {
+                Existing::Keep => false,
+                Existing::Overwrite => true,
+            },
+        };
+        self.script("workspace.receive", 0, |guest, store| {
+            guest.call_receive(store, &request)
+        })
+    }
+
+    /// The script that makes the working tree equal to the user's; a tar archive follows on its
+    /// stdin.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn lay_over(&self, request: &LayOverRequest) -> Result<Script, PluginError> {
+        let input = request.deleted.iter().map(Vec::len).sum();
+        let request = wit::LayOverRequest {
+            path: self.utf8(&request.path)?.to_owned(),
+            head: request.head.clone(),
+            deleted: request.deleted.clone(),
+        };
+        self.script("workspace.lay-over", input, |guest, store| {
+            guest.call_lay_over(store, &request)
+        })
+    }
+
+    /// The script that tells the state of the working copy, compared with a commit or a ref.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn inspect(&self, path: &GuestPath, base: Option<&str>) -> Result<Script, PluginError> {
+        let path = self.utf8(path)?;
+        let input = base.map_or(0, str::len);
+        self.script("workspace.inspect", input, |guest, store| {
+            guest.call_inspect(store, path, base)
+        })
+    }
+
+    /// What an `inspect` script told.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal; also where a path leaves the repository.
+    pub fn read_inspect(&self, output: &Output) -> Result<Status, PluginError> {
+        const FUNCTION: &str = "workspace.read-inspect";
+        let input = output.stdout.len() + output.stderr.len();
+        let output = to_output(output);
+        let status = self
+            .call(FUNCTION, input, |guest, store| {
+                guest.call_read_inspect(store, &output)
+            })?
+            .map_err(|refusal| self.plugin.error(validate::refusal(&refusal)))?;
+        from_status(status).map_err(|detail| forbidden(&self.plugin, FUNCTION, detail))
+    }
+
+    /// The script that prints one binary patch from a base (a full commit id) to everything in
+    /// the working tree.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn export_patch(&self, path: &GuestPath, base: &str) -> Result<Script, PluginError> {
+        let path = self.utf8(path)?;
+        self.script("workspace.export-patch", base.len(), |guest, store| {
+            guest.call_export_patch(store, path, base)
+        })
+    }
+
+    fn utf8<'a>(&self, path: &'a GuestPath) -> Result<&'a str, PluginError> {
+        validate::utf8(path).map_err(|fault| self.plugin.error(fault))
+    }
+
+    fn call<T>(
+        &self,
+        function: &'static str,
+        input: usize,
+        call: impl FnOnce(wit::Guest, &mut Store<Usage>) -> wasmtime::Result<T>,
+    ) -> Result<T, PluginError> {
+        self.plugin.call(function, input, |store, instance| {
+            let guest = self.indices.load(&mut *store, instance)?;
+            call(guest, store)
+        })
+    }
+
+    fn script(
+        &self,
+        function: &'static str,
+        input: usize,
+        call: impl FnOnce(wit::Guest, &mut Store<Usage>) -> wasmtime::Result<Answer>,
+    ) -> Result<Script, PluginError> {
+        let script = self
+            .call(function, input, call)?
+            .map_err(|refusal| self.plugin.error(validate::refusal(&refusal)))?;
+        validate::script(script).map_err(|detail| forbidden(&self.plugin, function, detail))
+    }
+}
+
+fn from_status(status: wit::Status) -> Result<Status, String> {
+    if status.changes.len() > CHANGES_LIMIT {
+        let count = status.changes.len();
+        return Err(format!(
+            "{count} changes; at most {CHANGES_LIMIT} are allowed"
+        ));
+    }
+    validate::commit(&status.base)?;
+    if let Some(head) = &status.head {
+        validate::commit(head)?;
+    }
+    if let Some(branch) = &status.branch {
+        validate::line(branch, 255, "the branch's name")?;
+    }
+    let changes = status
+        .changes
+        .into_iter()
+        .map(from_change)
+        .collect::<Result<_, _>>()?;
+    Ok(Status {
+        head: status.head,
+        branch: status.branch,
+        base: status.base,
+        commits: status.commits,
+        changes,
+    })
+}
+
+fn from_change(change: wit::Change) -> Result<Change, String> {
+    let kind = match change.kind {
+        wit::ChangeKind::Added => ChangeKind::Added,
+        wit::ChangeKind::Modified => ChangeKind::Modified,
+        wit::ChangeKind::Deleted => ChangeKind::Deleted,
+        wit::ChangeKind::Renamed => ChangeKind::Renamed,
+        wit::ChangeKind::TypeChanged => ChangeKind::TypeChanged,
+    };
+    validate::repository_path(&change.path)?;
+    if let Some(old_path) = &change.old_path {
+        validate::repository_path(old_path)?;
+    }
+    if (kind == ChangeKind::Renamed) != change.old_path.is_some() {
+        let path = validate::shown(&change.path);
+        return Err(format!(
+            "`{path}` has a former path just when it is renamed; not so here"
+        ));
+    }
+    Ok(Change {
+        kind,
+        path: ByteString(change.path),
+        old_path: change.old_path.map(ByteString),
+    })
+}

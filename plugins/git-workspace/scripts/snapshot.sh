@@ -1,0 +1,53 @@
+# shellcheck shell=bash disable=SC2154,SC2034
+# Takes the whole working tree into an index of its own: committed, staged, unstaged and
+# untracked, all as it lies there now. Objects that this makes go to a directory of its own too, and all
+# of it is removed at the end. Needs repository.sh.
+
+# $1: the working copy. Enters it; sets `head`, empty where there is no commit yet.
+enter_copy() {
+    cd -- "$1" 2>/dev/null || refuse 3 "there is no directory $1"
+    local top
+    top=$(plain_git rev-parse --show-toplevel 2>/dev/null && printf x) || refuse 3 "$1 holds no git working copy"
+    cd -- "${top%$'\n'x}" || exit 1
+    head=$(plain_git rev-parse --quiet --verify 'HEAD^{commit}') || head=
+}
+
+# $1: a commit or a ref. Sets `base` to its full id.
+resolve_base() {
+    base=$(plain_git rev-parse --quiet --verify --end-of-options "$1^{commit}" 2>/dev/null) ||
+        refuse 3 "\`$1\` is no commit in $PWD"
+}
+
+# Makes the index, and lets git use it from here on.
+take_snapshot() {
+    local objects index
+    objects=$(plain_git rev-parse --path-format=absolute --git-path objects && printf x) || exit 1
+    objects=${objects%$'\n'x}
+    index=$(plain_git rev-parse --path-format=absolute --git-path index && printf x) || exit 1
+    index=${index%$'\n'x}
+
+    scratch=$(mktemp -d) || exit 1
+    trap 'rm -rf -- "$scratch"' EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    mkdir -- "$scratch/objects"
+    # With git's knowledge of which files are unchanged; without, all would be read again.
+    if [[ -f $index ]]; then
+        cp -- "$index" "$scratch/index" || exit 1
+    fi
+    # In this variable some characters have a meaning.
+    if [[ $objects == *[:\"\\]* ]]; then
+        ln -s -- "$objects" "$scratch/alternate"
+        objects=$scratch/alternate
+    fi
+    export GIT_INDEX_FILE=$scratch/index GIT_OBJECT_DIRECTORY=$scratch/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$objects
+    plain_git add --all --sparse -- . >&2 || refuse 1 "the working tree of $PWD cannot be read"
+}
+
+# $@: further options. Compares the base with the snapshot, whatever the configuration says.
+compare() {
+    plain_git -c core.quotePath=true -c diff.suppressBlankEmpty=false -c diff.renameLimit=1000 diff --cached \
+        --no-color --no-ext-diff --no-textconv --no-relative --submodule=short --ignore-submodules=none \
+        --find-renames -O/dev/null "$@" "$base" --
+}

@@ -1,0 +1,100 @@
+//! Reads what the script `inspect.sh` printed. The guest may have printed anything.
+
+use crate::contract::{Change, ChangeKind, Output, Status};
+use banger_plugin::Refusal;
+
+/// The working copy's state.
+///
+/// # Errors
+/// The script failed, or the output is not, to the byte, what it prints.
+pub fn read(output: &Output) -> Result<Status, Refusal> {
+    if output.exit_code != 0 {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let said = stderr.trim();
+        return Err(Refusal::new(if said.is_empty() {
+            format!(
+                "the working copy could not be inspected (exit code {})",
+                output.exit_code
+            )
+        } else {
+            said.to_owned()
+        }));
+    }
+    parse(&output.stdout).ok_or_else(|| {
+        Refusal::new("the guest's report on the working copy is damaged")
+            .hint("it may be too long; export the patch instead")
+    })
+}
+
+fn parse(stdout: &[u8]) -> Option<Status> {
+    let mut fields = stdout.strip_suffix(b"\0")?.split(|byte| *byte == 0);
+    if fields.next()? != b"banger-git-1" {
+        return None;
+    }
+    let head = text(fields.next()?)?;
+    let branch = text(fields.next()?)?;
+    let base = text(fields.next()?)?;
+    let commits = text(fields.next()?)?;
+    if !(is_id(head) || head.is_empty()) || !is_id(base) || !is_number(commits) {
+        return None;
+    }
+    let mut changes = Vec::new();
+    loop {
+        let status = fields.next()?;
+        if status == b"end" {
+            break;
+        }
+        changes.push(change(status, &mut fields)?);
+    }
+    if fields.next().is_some() {
+        return None;
+    }
+    Some(Status {
+        head: (!head.is_empty()).then(|| head.to_owned()),
+        branch: (!branch.is_empty()).then(|| branch.to_owned()),
+        base: base.to_owned(),
+        commits: commits.parse().ok()?,
+        changes,
+    })
+}
+
+fn change<'a>(status: &[u8], fields: &mut impl Iterator<Item = &'a [u8]>) -> Option<Change> {
+    let kind = match status {
+        b"A" => ChangeKind::Added,
+        b"M" => ChangeKind::Modified,
+        b"D" => ChangeKind::Deleted,
+        b"T" => ChangeKind::TypeChanged,
+        [b'R', score @ ..] if !score.is_empty() && score.iter().all(u8::is_ascii_digit) => {
+            ChangeKind::Renamed
+        }
+        _ => return None,
+    };
+    let mut path = || {
+        fields
+            .next()
+            .filter(|path| !path.is_empty())
+            .map(<[u8]>::to_vec)
+    };
+    let old_path = if kind == ChangeKind::Renamed {
+        Some(path()?)
+    } else {
+        None
+    };
+    Some(Change {
+        kind,
+        path: path()?,
+        old_path,
+    })
+}
+
+fn text(field: &[u8]) -> Option<&str> {
+    std::str::from_utf8(field).ok()
+}
+
+fn is_id(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}

@@ -1,0 +1,18 @@
+# shellcheck shell=bash disable=SC2154
+# Prints the log $2 of the session in $1 from byte $3 on; where $4 is "follow", until the session
+# has ended, which is when its supervisor has recorded the end.
+set -u
+dir=$1 offset=$3
+log=$dir/$2
+[[ -f $log ]] || refuse 3 "the session has no $2"
+size=$(stat -L -c %s -- "$log") || exit 1
+# Beyond the end, tail would take the log for one that was cut, and print all of it.
+if ((offset > size)); then
+    offset=$size
+fi
+if [[ $4 == follow ]] && same_boot "$dir" && lives "$dir/monitor-pid"; then
+    # Output comes by inotify, at once; the interval is only that of looking after the supervisor.
+    # Tail looks at the log once more after it has seen the supervisor gone.
+    exec tail -c "+$((offset + 1))" -f -s 0.1 --pid="$pid" -- "$log"
+fi
+exec tail -c "+$((offset + 1))" -- "$log"

@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+# Reads a session's state directory. Nothing in it is trusted: a damaged file reads as a missing
+# one. These functions answer in variables, so that asking costs no process.
+
+# $1: a file, $2: how many characters at most. Sets `value`, without the newline at its end.
+read_value() {
+    value=
+    [[ -f $1 ]] || return 1
+    { IFS= read -r -d '' -n "$2" value; } 2>/dev/null <"$1"
+    value=${value%$'\n'}
+}
+
+# $1: a process id. Sets `started` to when it began, in ticks since the boot; fails where there
+# is no such process, or only its corpse. Its name may hold spaces, newlines and parentheses: what
+# follows the last ") " is numbers.
+started_of() {
+    local stat='' fields=()
+    started=
+    { IFS= read -r -d '' stat; } 2>/dev/null <"/proc/$1/stat"
+    [[ -n $stat ]] || return 1
+    read -r -a fields <<<"${stat##*) }"
+    [[ ${fields[0]:-X} != [ZXx] && ${fields[19]:-} =~ ^[0-9]+$ ]] || return 1
+    started=${fields[19]}
+}
+
+# $1: a file that holds "PID STARTED". Sets `pid`, and succeeds while that very process lives.
+lives() {
+    pid=
+    read_value "$1" 64 || return 1
+    [[ $value =~ ^([1-9][0-9]{0,6})\ ([0-9]{1,19})$ ]] || return 1
+    pid=${BASH_REMATCH[1]}
+    local began=${BASH_REMATCH[2]}
+    started_of "$pid" && [[ $started == "$began" ]]
+}
+
+# $1: the state directory. Succeeds where its process ids are of this boot.
+same_boot() {
+    local boot
+    read_value /proc/sys/kernel/random/boot_id 64
+    boot=$value
+    read_value "$1/boot-id" 64 && [[ -n $boot && $value == "$boot" ]]
+}
+
+# $1: an exit code, $2: a sentence for a person.
+refuse() {
+    printf '%s\n' "$2" >&2
+    exit "$1"
+}

@@ -1,0 +1,165 @@
+# shellcheck shell=bash disable=SC2154,SC2015,SC2094,SC2317,SC2329
+# Runs a session's program and records how it ends. It outlives SSH and the host's daemon.
+#   monitor  waits for the program; started by the launch, detached
+#   program  what the monitor starts: prepares itself, then becomes the program
+set -u
+banger__role=$1 dir=$2 kind=$3 mask=$4 cwd=$5
+
+# $1: a file's name, $2: its content. Written whole or not at all.
+put() {
+    printf '%s\n' "$2" >"$dir/.$1.new" && mv -T -f -- "$dir/.$1.new" "$dir/$1"
+}
+
+put_time() {
+    local digits=${EPOCHREALTIME//[!0-9]/}
+    put "$1" "${digits%???}"
+}
+
+# Closes all but the standard streams, bash's own script and what the arguments name.
+close_other_fds() {
+    local fd
+    for fd in /proc/self/fd/*; do
+        fd=${fd##*/}
+        case " 0 1 2 255 $* " in
+            *" $fd "*) ;;
+            *) { exec {fd}>&-; } 2>/dev/null ;;
+        esac
+    done
+}
+
+monitor() {
+    close_other_fds
+    trap '' HUP INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
+    umask 077
+    cd /
+
+    # Held for as long as this process lives: whoever waits for its end waits for the lock.
+    exec 9>>"$dir/monitor-lock"
+    flock -n 9 || exit 1
+    started_of "$$" && put monitor-pid "$$ $started" || exit 1
+
+    # A FIFO opens at once where one end is open already. So each is opened for both first; then
+    # this process keeps the end for writing alone, and a writer finds out when the program is gone.
+    mkfifo -- "$dir/.notice" || exit 1
+    exec 4<>"$dir/.notice" 5>"$dir/.notice" 6<"$dir/.notice" 4>&-
+    rm -f -- "$dir/.notice"
+    if [[ $kind == pipe ]]; then
+        exec 4<>"$dir/stdin" 7>"$dir/stdin" 8<"$dir/stdin" 4>&-
+    else
+        exec 8</dev/null
+    fi
+
+    put_time started-at
+    (
+        trap - HUP INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
+        shopt -s execfail
+        exec setsid bash "$dir/script" program "$dir" "$kind" "$mask" "$cwd"
+        printf 'setsid cannot be run' >&5
+    ) <&8 >>"$dir/stdout" 2>>"$dir/stderr" 4>&- 6<&- 7>&- 8<&- 9>&- &
+    exec 5>&- 8<&-
+
+    # The other end is closed by a successful exec, or brings why there was none.
+    local failure code
+    IFS= read -r -d '' -n 4000 -u 6 failure
+    exec 6<&-
+    if [[ -n $failure ]]; then
+        put_time ended-at
+        put error "$failure"
+        put status failed
+        printf 'failed\n'
+        return
+    fi
+    put status running
+    printf 'running\n'
+    exec >/dev/null
+
+    wait "$!"
+    code=$?
+    put_time ended-at
+    put exit-code "$code"
+    put status exited
+    # Whoever waits for the end does not wait for the disk.
+    sync -- "$dir/exit-code" "$dir/status" "$dir" 7>&- 9>&- </dev/null >/dev/null 2>&1 &
+}
+
+# Tells the monitor why the program never ran.
+give_up() {
+    printf '%s' "$1" >&5
+    exit 127
+}
+
+# What a bash sets or reads itself cannot pass through its variables unchanged.
+is_special() {
+    case $1 in
+        banger__* | _ | BASH* | COMP_* | COPROC | DIRSTACK | EPOCH* | EUID | FUNCNAME | GLOBIGNORE | \
+            GROUPS | HISTCMD | IFS | LINENO | MAPFILE | OLDPWD | OPT* | PIPESTATUS | POSIXLY_CORRECT | \
+            PPID | PWD | RANDOM | READLINE_* | REPLY | SECONDS | SHELLOPTS | SHLVL | SRANDOM | UID)
+            return 0
+            ;;
+    esac
+    return 1
+}
+
+# Sets `banger__path` to the program's file, or gives up.
+find_program() {
+    local name=$1
+    if [[ $name == */* ]]; then
+        banger__path=$name
+        [[ -e $name ]] || give_up "the program $name does not exist"
+    else
+        banger__path=$(type -P -- "$name") && [[ -n $banger__path ]] ||
+            give_up "the program $name is not found in PATH"
+    fi
+    [[ ! -d $banger__path ]] || give_up "the program $name is a directory"
+    [[ -x $banger__path ]] || give_up "the program $name is not executable"
+}
+
+# Whether a file is text without a `#!` line. Bash would run it inside itself.
+is_bare_script() {
+    local start=''
+    LC_ALL=C IFS= read -r -d '' -n 80 start 2>/dev/null <"$1"
+    local found_nul=$?
+    case $start in
+        '#!'* | $'\x7fELF'*) return 1 ;;
+        *$'\n'*) return 0 ;;
+    esac
+    [[ ${#start} -ge 80 || $found_nul -ne 0 ]]
+}
+
+program() {
+    started_of "$$" && put pid "$$ $started" || give_up "the state directory cannot be written"
+    close_other_fds 5
+    local banger__path banger__pair banger__command=() banger__environment=() banger__special=()
+    mapfile -d '' -t banger__command <"$dir/command"
+    mapfile -d '' -t banger__environment <"$dir/environment"
+    [[ ${#banger__command[@]} -gt 0 ]] || give_up "the command is empty"
+    { cd -- "$cwd"; } 2>/dev/null || give_up "the working directory $cwd cannot be entered"
+    umask "$mask"
+    set +u
+    shopt -s execfail
+    unset SHLVL OLDPWD
+    # From here on any variable may have any value: only locals with the prefix are ours.
+    for banger__pair in "${banger__environment[@]}"; do
+        if is_special "${banger__pair%%=*}"; then
+            banger__special+=("$banger__pair")
+        else
+            { export "${banger__pair?}"; } 2>/dev/null
+        fi
+    done
+    find_program "${banger__command[0]}"
+    if is_bare_script "$banger__path"; then
+        banger__command=(/bin/sh "$banger__path" "${banger__command[@]:1}")
+        banger__path=/bin/sh
+    fi
+    if [[ ${#banger__special[@]} -gt 0 ]]; then
+        # `nice -n 0` changes nothing; without it, a program with a `=` in its path would be a variable.
+        banger__command=(env "${banger__special[@]}" nice -n 0 -- "$banger__path" "${banger__command[@]:1}")
+    fi
+    # The group makes bash keep its copy of the notice under a number that exec closes. Where exec
+    # succeeds the monitor reads the end of file; where it fails we have it back.
+    { exec -- "${banger__command[@]}"; } 5>&-
+    give_up "the program $banger__path cannot be executed (exec gave $?; its standard error tells more)"
+}
+
+"$banger__role"
+exit
