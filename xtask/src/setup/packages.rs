@@ -55,24 +55,10 @@ const fn need(purpose: Purpose, probe: &'static str, packages: &'static [&'stati
 
 /// Installs the packages that are missing for a purpose.
 pub fn ensure(project: &Project, purpose: Purpose, signals: &Signals) -> Result<()> {
-    if missing(purpose).is_empty() {
-        return Ok(());
-    }
-    // Two at once: the second waits, and finds that the first has done its work.
-    std::fs::create_dir_all(&project.target)
-        .with_context(|| format!("can't create {}", project.target.display()))?;
-    let path = project.target.join("xtask-setup.lock");
-    let lock = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
-    lock.lock()
-        .with_context(|| format!("can't lock {}", path.display()))?;
     let missing = missing(purpose);
     if missing.is_empty() {
         return Ok(());
     }
-    let by_hand = format!(
-        "apt-get update && apt-get install --no-install-recommends {}",
-        missing.join(" ")
-    );
     if !is_there("apt-get") {
         bail!(
             "missing, and only apt is known here to install it: {}",
@@ -80,12 +66,24 @@ pub fn ensure(project: &Project, purpose: Purpose, signals: &Signals) -> Result<
         );
     }
     let Some(apt) = Apt::find() else {
+        let packages = missing.join(" ");
         bail!(
-            "missing packages: {}. Neither root nor `sudo` without a password; run this once:\n  \
-             sudo sh -c '{by_hand}'",
-            missing.join(" ")
+            "missing packages: {packages}; neither root nor able to `sudo` without a password, so \
+             run this once:\n  sudo sh -c 'apt-get update && apt-get install \
+             --no-install-recommends {packages}'"
         );
     };
+    // Two at once: the second waits, and finds that the first has done its work.
+    std::fs::create_dir_all(&project.target)
+        .with_context(|| format!("can't create {}", project.target.display()))?;
+    let path = project.target.join("xtask-setup.lock");
+    let lock = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
+    lock.lock()
+        .with_context(|| format!("can't lock {}", path.display()))?;
+    let missing = self::missing(purpose);
+    if missing.is_empty() {
+        return Ok(());
+    }
     screen::say(format!("setup: installing {}", missing.join(" ")));
     apt.update(signals)?;
     let hushed = if missing.contains(&"openssh-server") {
