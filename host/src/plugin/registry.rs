@@ -55,6 +55,8 @@ pub struct PluginInfo {
     pub homepage: String,
     /// What it exports, as `session-backend@0.1.0`.
     pub interfaces: Vec<String>,
+    /// What it adds, as `backend ssh`.
+    pub provides: Vec<String>,
     /// Where it is from.
     pub origin: Origin,
     /// The component's SHA-256, in hexadecimal.
@@ -276,6 +278,23 @@ impl Provides {
     }
 }
 
+impl Provides {
+    /// What it adds, in the words of the command line.
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        if let Some(backend) = &self.session_backend {
+            names.push(format!("backend {}", backend.info().name));
+        }
+        if self.preflight.is_some() {
+            names.push("preflight".to_owned());
+        }
+        if let Some(workspace) = &self.workspace {
+            names.push(format!("workspace {}", workspace.info().kind));
+        }
+        names
+    }
+}
+
 impl Candidate {
     fn embedded(embedded: &Embedded) -> Self {
         Self {
@@ -323,6 +342,7 @@ impl Loaded {
             summary: String::new(),
             homepage: String::new(),
             interfaces: Vec::new(),
+            provides: Vec::new(),
             origin: self.candidate.origin.clone(),
             sha256,
             size,
@@ -334,7 +354,8 @@ impl Loaded {
                 error: Some(error.into()),
                 ..unknown
             },
-            Ok(Provides { plugin, .. }) => PluginInfo {
+            Ok(provides @ Provides { plugin, .. }) => PluginInfo {
+                provides: provides.names(),
                 name: plugin.name.to_string(),
                 version: plugin.version.clone(),
                 summary: plugin.summary.clone(),

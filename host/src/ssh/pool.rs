@@ -239,7 +239,11 @@ impl Pool {
         let mut first = true;
         state.shared.retain(|link| {
             let surplus = !std::mem::take(&mut first);
-            !(surplus && link.ledger.idle_for().is_some_and(|idle| idle > SURPLUS_IDLE))
+            !(surplus
+                && link
+                    .ledger
+                    .idle_for()
+                    .is_some_and(|idle| idle > SURPLUS_IDLE))
         });
     }
 
