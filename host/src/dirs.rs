@@ -225,7 +225,11 @@ mod tests {
 
     #[test]
     fn banger_home_wins_over_xdg() {
-        let dirs = from(&[("BANGER_HOME", "/b"), ("HOME", "/h"), ("XDG_STATE_HOME", "/s")]);
+        let dirs = from(&[
+            ("BANGER_HOME", "/b"),
+            ("HOME", "/h"),
+            ("XDG_STATE_HOME", "/s"),
+        ]);
         assert_eq!(dirs.expect("valid"), Dirs::under(Path::new("/b")));
     }
 
@@ -234,7 +238,10 @@ mod tests {
         let dirs = from(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]).expect("valid");
         assert_eq!(dirs.state(), Path::new("/h/.local/state/banger"));
         assert_eq!(dirs.cache(), Path::new("/c/banger"));
-        assert_eq!(dirs.socket(), Path::new("/h/.local/state/banger/runtime/daemon.sock"));
+        assert_eq!(
+            dirs.socket(),
+            Path::new("/h/.local/state/banger/runtime/daemon.sock")
+        );
     }
 
     #[test]

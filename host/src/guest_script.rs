@@ -103,22 +103,25 @@ pub fn failure(code: u8, stderr: &[u8], what: &str) -> Failure {
     Failure::new(kind, message).detail(stderr)
 }
 
-/// Waits for the end of a process whose output no longer matters, keeping its standard error.
+/// Waits for the end of a script whose output no longer matters, and which must end well.
 ///
 /// # Errors
-/// As [`exit_code`].
-pub async fn wait(
-    output: &mut crate::ssh::ProcessOutput,
-    errors: &mut ErrorTail,
-) -> Result<u8, Failure> {
+/// As [`exit_code`]; for another code than 0 what the script said, or that `what` failed.
+pub async fn finish(output: &mut crate::ssh::ProcessOutput, what: &str) -> Result<(), Failure> {
+    let mut errors = ErrorTail::default();
     while let Some(event) = output.next().await {
         match event {
             ProcessEvent::Stdout(_) => {}
             ProcessEvent::Stderr(bytes) => errors.push(&bytes),
-            ProcessEvent::Exit(exit) => return exit_code(exit),
+            ProcessEvent::Exit(exit) => {
+                return match exit_code(exit)? {
+                    0 => Ok(()),
+                    code => Err(errors.failure(code, what)),
+                };
+            }
         }
     }
-    exit_code(Exit::Unknown)
+    exit_code(Exit::Unknown).map(drop)
 }
 
 #[cfg(test)]
@@ -127,10 +130,17 @@ mod tests {
 
     #[test]
     fn the_last_line_is_the_sentence() {
-        let failed = failure(3, b"warning: x\n/root/repo exists already\n \n", "receiving");
+        let failed = failure(
+            3,
+            b"warning: x\n/root/repo exists already\n \n",
+            "receiving",
+        );
         assert_eq!(failed.kind, Kind::Conflict);
         assert_eq!(failed.message, "/root/repo exists already");
-        assert_eq!(failure(1, b"", "receiving").message, "receiving failed with exit code 1");
+        assert_eq!(
+            failure(1, b"", "receiving").message,
+            "receiving failed with exit code 1"
+        );
     }
 
     #[test]

@@ -49,11 +49,10 @@ impl Repository {
         match tokio::fs::metadata(path).await {
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => {
-                return Err(Failure::new(
-                    Kind::Invalid,
-                    format!("`{shown}` is not a directory"),
-                )
-                .hint("give the path of a git repository"));
+                return Err(
+                    Failure::new(Kind::Invalid, format!("`{shown}` is not a directory"))
+                        .hint("give the path of a git repository"),
+                );
             }
             Err(error) => {
                 return Err(
@@ -202,10 +201,7 @@ impl Repository {
             append(&mut archive, &top, path).map_err(|error| {
                 std::io::Error::new(
                     error.kind(),
-                    format!(
-                        "`{}`: {error}",
-                        escape::text(path.as_os_str().as_bytes())
-                    ),
+                    format!("`{}`: {error}", escape::text(path.as_os_str().as_bytes())),
                 )
             })?;
         }
@@ -247,7 +243,13 @@ impl Repository {
     async fn filter_names(&self) -> Result<Vec<OsString>, Failure> {
         // Exit code 1 tells that nothing matches.
         let output = self
-            .git(&["config", "--null", "--name-only", "--get-regexp", "^filter\\."])
+            .git(&[
+                "config",
+                "--null",
+                "--name-only",
+                "--get-regexp",
+                "^filter\\.",
+            ])
             .await
             .unwrap_or_default();
         let mut names: Vec<OsString> = output
@@ -443,7 +445,12 @@ mod tests {
         git(&top, &["commit", "-qm", "one"]).await;
         let marker = dir.path().join("ran");
         let evil = format!("touch '{}'; cat", marker.display());
-        for key in ["filter.evil.clean", "filter.evil.process", "core.fsmonitor", "core.pager"] {
+        for key in [
+            "filter.evil.clean",
+            "filter.evil.process",
+            "core.fsmonitor",
+            "core.pager",
+        ] {
             git(&top, &["config", key, &evil]).await;
         }
         git(&top, &["config", "filter.evil.required", "true"]).await;
@@ -457,12 +464,18 @@ mod tests {
         let repository = Repository::find(&top).await.expect("found");
         assert_eq!(repository.top(), top.canonicalize().expect("there"));
         let source = repository.source().await.expect("has a commit");
-        assert_eq!((source.branch.as_deref(), source.head.len()), (Some("main"), 40));
+        assert_eq!(
+            (source.branch.as_deref(), source.head.len()),
+            (Some("main"), 40)
+        );
         let differences = repository.differences().await.expect("read");
         let names = |paths: &[Vec<u8>]| -> Vec<String> {
             paths.iter().map(|path| escape::text(path)).collect()
         };
-        assert_eq!(names(&differences.present), ["changed", "extra", "link", "new\\nline"]);
+        assert_eq!(
+            names(&differences.present),
+            ["changed", "extra", "link", "new\\nline"]
+        );
         assert_eq!(names(&differences.deleted), ["gone"]);
 
         let mut archive = Vec::new();
@@ -489,7 +502,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("file");
         std::fs::write(&file, "").expect("written");
-        for path in [dir.path(), &file, Path::new("relative"), &dir.path().join("absent")] {
+        for path in [
+            dir.path(),
+            &file,
+            Path::new("relative"),
+            &dir.path().join("absent"),
+        ] {
             let failure = Repository::find(path).await.expect_err("refused");
             assert_eq!(failure.kind, Kind::Invalid, "{failure:?}");
         }
@@ -498,13 +516,18 @@ mod tests {
         let failure = empty.source().await.expect_err("refused");
         assert!(failure.message.contains("no commit"), "{failure:?}");
         git(dir.path(), &["init", "-q", "--bare", "bare"]).await;
-        let failure = Repository::find(&dir.path().join("bare")).await.expect_err("refused");
+        let failure = Repository::find(&dir.path().join("bare"))
+            .await
+            .expect_err("refused");
         assert!(failure.message.contains("working tree"), "{failure:?}");
     }
 
     #[test]
     fn a_file_that_shrinks_is_an_error() {
-        let mut reader = Exactly { file: &b"abc"[..], left: 5 };
+        let mut reader = Exactly {
+            file: &b"abc"[..],
+            left: 5,
+        };
         let mut out = Vec::new();
         assert!(reader.read_to_end(&mut out).is_err());
     }

@@ -110,8 +110,9 @@ impl From<StoreError> for Failure {
                 .hint("choose another name, or delete that one first"),
             StoreError::Newer { .. } => Self::from_error(Kind::Host, &error)
                 .hint("use the newer banger that wrote it, or another BANGER_HOME"),
-            StoreError::Sqlite(_) => Self::from_error(Kind::Host, &error)
-                .hint("is the disk full? `banger doctor` tells"),
+            StoreError::Sqlite(_) => {
+                Self::from_error(Kind::Host, &error).hint("is the disk full? `banger doctor` tells")
+            }
             StoreError::Record(_) => Self::from_error(Kind::Internal, &error),
         }
     }
@@ -249,7 +250,7 @@ impl Store {
                     session.id.as_str(),
                     session.vm_id.as_str(),
                     session.name.as_str(),
-                    session.created_at_ms,
+                    i64::try_from(session.created_at_ms).unwrap_or(i64::MAX),
                     serde_json::to_string(session)?
                 ],
             )
@@ -312,7 +313,9 @@ impl Store {
         let mut rows = statement.query(params)?;
         let mut records = Vec::new();
         while let Some(row) = rows.next()? {
-            records.push(serde_json::from_str(row.get_ref(0)?.as_str().unwrap_or(""))?);
+            records.push(serde_json::from_str(
+                row.get_ref(0)?.as_str().unwrap_or(""),
+            )?);
         }
         Ok(records)
     }

@@ -22,8 +22,7 @@ const HANGUP_CHECK: Duration = Duration::from_millis(250);
 /// Bytes of a token's line.
 const TOKEN_LENGTH: usize = 32;
 
-type Handler =
-    Box<dyn FnOnce(Connection) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+type Handler = Box<dyn FnOnce(Connection) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// Streams that were announced and not yet connected to.
 #[derive(Clone)]
@@ -253,7 +252,10 @@ mod tests {
         let stream = streams.open(|mut connection| async move {
             connection.writer.finish(Ok(7)).await;
         });
-        assert_eq!(connect(&stream).await.reader.next().await, Some(Frame::Exit(7)));
+        assert_eq!(
+            connect(&stream).await.reader.next().await,
+            Some(Frame::Exit(7))
+        );
         let again = connect(&stream).await.reader.next().await;
         assert!(matches!(again, Some(Frame::Error(_))), "{again:?}");
     }
@@ -264,7 +266,11 @@ mod tests {
         let data: Vec<u8> = (0..3 * PAYLOAD_LIMIT + 5).map(|n| n as u8).collect();
         let sent = data.clone();
         let stream = streams.open(|mut connection| async move {
-            connection.writer.write(Frame::Stdout(&sent)).await.expect("written");
+            connection
+                .writer
+                .write(Frame::Stdout(&sent))
+                .await
+                .expect("written");
             connection.writer.finish(Ok(0)).await;
         });
         let mut client = connect(&stream).await;
@@ -284,7 +290,11 @@ mod tests {
             let _ = tell.send(());
         });
         let mut client = connect(&stream).await;
-        client.writer.write(Frame::Stdin(vec![0; 1000])).await.expect("written");
+        client
+            .writer
+            .write(Frame::Stdin(vec![0; 1000]))
+            .await
+            .expect("written");
         drop(client);
         tokio::time::timeout(Duration::from_secs(5), told)
             .await

@@ -44,7 +44,13 @@ impl Task {
     }
 
     /// Tells how far a countable stage is.
-    pub fn progress_of(&self, stage: &str, message: impl Into<String>, done: u64, total: Option<u64>) {
+    pub fn progress_of(
+        &self,
+        stage: &str,
+        message: impl Into<String>,
+        done: u64,
+        total: Option<u64>,
+    ) {
         (self.report)(Progress {
             request: self.request,
             stage: stage.into(),
@@ -111,11 +117,10 @@ impl StageClock {
     /// A stage has ended now; the next begins.
     pub fn lap(&mut self, stage: &str) {
         let now = Instant::now();
-        self.stages
-            .push(banger_core::protocol::machine::StageTime {
-                stage: stage.into(),
-                ms: u64::try_from((now - self.last).as_millis()).unwrap_or(u64::MAX),
-            });
+        self.stages.push(banger_core::protocol::machine::StageTime {
+            stage: stage.into(),
+            ms: u64::try_from((now - self.last).as_millis()).unwrap_or(u64::MAX),
+        });
         self.last = now;
     }
 

@@ -5,8 +5,10 @@
 
 use crate::dirs::Dirs;
 use crate::image::{self, ImageStore};
-use crate::machine::{Machine, MachineSpec, QemuMachine, Seed, Status, accelerator};
-use crate::ssh::{HostKey, HostKeyPolicy, Identity, KeyPair, Remote, SshError, Target, scan_host_key};
+use crate::machine::{MachineSpec, QemuMachine, Seed, Status, accelerator};
+use crate::ssh::{
+    HostKey, HostKeyPolicy, Identity, KeyPair, Remote, SshError, Target, scan_host_key,
+};
 use crate::store::{AdoptedRecord, Store, VmRecord};
 use crate::task::{Task, now_ms};
 use banger_core::protocol::machine::{Driver, Vm, VmAdopt, VmCreate, VmLogs, VmSsh, VmState};
@@ -175,8 +177,7 @@ impl Machines {
     /// # Errors
     /// Where its files can't be read.
     pub async fn is_running(&self, record: &VmRecord) -> Result<bool, Failure> {
-        Ok(record.adopted.is_some()
-            || matches!(self.status(record).await?, Status::Running(_)))
+        Ok(record.adopted.is_some() || matches!(self.status(record).await?, Status::Running(_)))
     }
 
     async fn status(&self, record: &VmRecord) -> Result<Status, Failure> {
@@ -200,9 +201,8 @@ impl Machines {
             memory_mib: record.memory_mib,
             work_disk_mib: record.work_disk_mib,
         };
-        spec.check().map_err(|error| {
-            Failure::from_error(Kind::Invalid, &error)
-        })?;
+        spec.check()
+            .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
         if self.store.vm(record.name.as_str())?.is_some() {
             return Err(Failure::new(
                 Kind::Conflict,
@@ -307,7 +307,9 @@ impl Machines {
     /// Where it does not come up; it is stopped again then. An adopted host is only contacted.
     pub async fn start(&self, record: &VmRecord, task: &Task) -> Result<(), Failure> {
         let lock = self.lock(&record.id);
-        let _one_at_a_time = task.until_cancelled(async { Ok(lock.lock().await) }).await?;
+        let _one_at_a_time = task
+            .until_cancelled(async { Ok(lock.lock().await) })
+            .await?;
         if record.adopted.is_some() {
             return Err(adopted(record, "start"));
         }
@@ -323,7 +325,10 @@ impl Machines {
                         .map_err(crate::machine::MachineError::from)?)
                 })
                 .await?;
-            task.progress("boot", format!("starting {} ({})", record.name, choice.accelerator));
+            task.progress(
+                "boot",
+                format!("starting {} ({})", record.name, choice.accelerator),
+            );
             machine.start(choice.accelerator).await?;
         }
         let up = task.until_cancelled(self.wait_up(record, &machine)).await;
@@ -483,7 +488,12 @@ impl Machines {
     ///
     /// # Errors
     /// Where even force does not help; for an adopted host.
-    pub async fn stop(&self, record: &VmRecord, grace: Duration, task: &Task) -> Result<(), Failure> {
+    pub async fn stop(
+        &self,
+        record: &VmRecord,
+        grace: Duration,
+        task: &Task,
+    ) -> Result<(), Failure> {
         if record.adopted.is_some() {
             return Err(adopted(record, "stop"));
         }
@@ -559,7 +569,10 @@ impl Machines {
             user: target.user.clone(),
             identity: match &record.adopted {
                 Some(host) => host.identity.clone(),
-                None => self.identity_file(&record.id).to_string_lossy().into_owned(),
+                None => self
+                    .identity_file(&record.id)
+                    .to_string_lossy()
+                    .into_owned(),
             },
             known_hosts: known_hosts.to_string_lossy().into_owned(),
         })
@@ -624,7 +637,8 @@ impl Machines {
     }
 }
 
-fn default_image() -> ImageName {
+/// The image of a machine that names none.
+pub fn default_image() -> ImageName {
     #[expect(clippy::unwrap_used, reason = "a constant that a test parses")]
     image::BASE.parse().unwrap()
 }
@@ -643,14 +657,20 @@ fn generate(comment: &str) -> Result<KeyPair, Failure> {
 }
 
 fn stopped(record: &VmRecord) -> Failure {
-    Failure::new(Kind::Conflict, format!("the VM `{}` is stopped", record.name))
-        .hint(format!("`banger vm start {}`", record.name))
+    Failure::new(
+        Kind::Conflict,
+        format!("the VM `{}` is stopped", record.name),
+    )
+    .hint(format!("`banger vm start {}`", record.name))
 }
 
 fn adopted(record: &VmRecord, operation: &str) -> Failure {
     Failure::new(
         Kind::Conflict,
-        format!("`{}` is an adopted host: banger does not {operation} it", record.name),
+        format!(
+            "`{}` is an adopted host: banger does not {operation} it",
+            record.name
+        ),
     )
     .hint("do it on that host, or `banger vm delete` to forget it here")
 }
@@ -661,13 +681,19 @@ fn ended_at_boot(record: &VmRecord, machine: &QemuMachine) -> Failure {
         format!("the VM `{}` ended while it was booting", record.name),
     )
     .stage("boot")
-    .hint(format!("its console log is {}", machine.console_log().display()))
+    .hint(format!(
+        "its console log is {}",
+        machine.console_log().display()
+    ))
 }
 
 /// Writes a file that only the user can read, atomically.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let fail = |error: std::io::Error| {
-        Failure::new(Kind::Host, format!("can't write {}: {error}", path.display()))
+        Failure::new(
+            Kind::Host,
+            format!("can't write {}: {error}", path.display()),
+        )
     };
     let draft = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()

@@ -146,9 +146,16 @@ impl Workspaces {
             head: source.head.clone(),
             deleted: deleted.clone(),
         };
-        lay_over(&plugin, guest, repository, &request_over, &present, &mut meter)
-            .await
-            .map_err(|failure| failure.stage("workspace-lay-over"))?;
+        lay_over(
+            &plugin,
+            guest,
+            repository,
+            &request_over,
+            &present,
+            &mut meter,
+        )
+        .await
+        .map_err(|failure| failure.stage("workspace-lay-over"))?;
         Ok(Prepared {
             path: ByteString(repository.top().as_os_str().as_bytes().to_vec()),
             guest_path: path,
@@ -175,7 +182,10 @@ impl Workspaces {
         task: &Task,
     ) -> Result<ExportReply, Failure> {
         let guest = self.machines.guest(vm).await?;
-        match task.until_cancelled(self.export_from(&guest, request)).await {
+        match task
+            .until_cancelled(self.export_from(&guest, request))
+            .await
+        {
             Ok(reply) => Ok(reply),
             Err(failure) => Err(self.machines.explain(vm, failure).await),
         }
@@ -289,12 +299,16 @@ async fn receive_from(
         Failure::new(Kind::Host, format!("can't run git: {error}"))
             .hint("`banger doctor` names the missing packages")
     })?;
-    let (Some(mut to_server), Some(mut from_server), Some(mut server_errors)) =
-        (server.stdin.take(), server.stdout.take(), server.stderr.take())
-    else {
+    let (Some(mut to_server), Some(mut from_server), Some(mut server_errors)) = (
+        server.stdin.take(),
+        server.stdout.take(),
+        server.stderr.take(),
+    ) else {
         return Err(Failure::new(Kind::Internal, "git has no pipes"));
     };
-    let (mut input, mut output) = guest_script::start(&guest.remote, &script).await?.into_split();
+    let (mut input, mut output) = guest_script::start(&guest.remote, &script)
+        .await?
+        .into_split();
     input.write_all(script.stdin.into()).await?;
 
     let upward = async {
@@ -305,7 +319,10 @@ async fn receive_from(
                 // The script's own end tells why it reads no more.
                 Ok(_) => meter.send(&mut input, buffer.freeze()).await?,
                 Err(error) => {
-                    break Err(Failure::new(Kind::Host, format!("can't read from git: {error}")));
+                    break Err(Failure::new(
+                        Kind::Host,
+                        format!("can't read from git: {error}"),
+                    ));
                 }
             }
         }
@@ -328,7 +345,10 @@ async fn receive_from(
     let complaints = async {
         let mut bytes = Vec::new();
         // Bounded: git prints a few lines.
-        let _ = (&mut server_errors).take(16 << 10).read_to_end(&mut bytes).await;
+        let _ = (&mut server_errors)
+            .take(16 << 10)
+            .read_to_end(&mut bytes)
+            .await;
         bytes
     };
     let (sent, code, complaints) = tokio::join!(upward, downward, complaints);
@@ -337,7 +357,9 @@ async fn receive_from(
         let mut failure = errors.failure(code, "receiving");
         if failure.kind == Kind::Guest && !complaints.is_empty() {
             failure.detail.push_str("\non the host:\n");
-            failure.detail.push_str(&banger_core::escape::lines(&complaints));
+            failure
+                .detail
+                .push_str(&banger_core::escape::lines(&complaints));
         }
         return Err(failure);
     }
@@ -378,24 +400,16 @@ async fn lay_over(
             Err(error) => Err(Failure::from_error(Kind::Internal, &error)),
         }
     };
-    let mut errors = ErrorTail::default();
-    let downward = guest_script::wait(&mut output, &mut errors);
+    let downward = guest_script::finish(&mut output, "laying the working tree over");
     tokio::pin!(downward);
-    // Where the host's side fails, the guest's is dropped with its channel; where the guest's
-    // ends first, its reason counts.
-    let code = tokio::select! {
-        sent = upward => {
-            match sent {
-                Ok(()) => downward.await?,
-                Err(failure) if matches!(failure.kind, Kind::Invalid | Kind::Internal) => return Err(failure),
-                Err(_) => downward.await?,
-            }
-        }
-        code = &mut downward => code?,
-    };
-    match code {
-        0 => Ok(()),
-        code => Err(errors.failure(code, "laying the working tree over")),
+    // Where reading the user's tree fails, that is the reason, and the guest's script is dropped
+    // with its channel; else the script's own end tells.
+    tokio::select! {
+        sent = upward => match sent {
+            Err(failure) if matches!(failure.kind, Kind::Invalid | Kind::Internal) => Err(failure),
+            _ => downward.await,
+        },
+        ended = &mut downward => ended,
     }
 }
 

@@ -1,1 +1,3 @@
-//! placeholder
+//! Harness and the tests that cross crates, grouped by the question they answer.
+
+pub mod sshd;

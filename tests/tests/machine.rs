@@ -8,7 +8,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use banger_host::image::{BASE, CancellationToken, Image, ImageStore};
+use banger_host::image::{
+    BASE, BuildProgress, CancellationToken, Image, ImageError, ImageStore, Stage,
+};
 use banger_host::machine::{
     MachineError, MachineSpec, QemuMachine, Running, Seed, Status, Stopped, accelerator,
 };
@@ -22,7 +24,7 @@ fn images() -> PathBuf {
 }
 
 async fn image() -> Result<Image> {
-    let progress = |report: banger_host::image::BuildProgress| {
+    let progress = |report: BuildProgress| {
         eprintln!(
             "{:6.1} s {}: {}",
             report.elapsed.as_secs_f64(),
@@ -77,6 +79,15 @@ fn spec(name: &str) -> MachineSpec {
         cpus: 1,
         memory_mib: 512,
         work_disk_mib: 2048,
+    }
+}
+
+/// Ends the machine when a test fails half-way.
+struct Guard(Running);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.process.kill();
     }
 }
 
@@ -142,7 +153,12 @@ async fn vm_boots_keeps_its_files_and_stops() -> Result<()> {
 
     let began = Instant::now();
     let running = start(&machine, home.path()).await?;
+    let _guard = Guard(running);
     let started = began.elapsed();
+    ensure!(
+        machine.wait_for_sshd(Duration::from_secs(120)).await,
+        "sshd says nothing"
+    );
     banner(running.ssh_port).await?;
     eprintln!(
         "qemu ran after {started:?}, the banner came after {:?}",
@@ -210,6 +226,7 @@ async fn vm_boots_keeps_its_files_and_stops() -> Result<()> {
 
     // The files are there after a power cut too.
     let running = start(&machine, home.path()).await?;
+    let _guard = Guard(running);
     banner(running.ssh_port).await?;
     ensure!(ssh(&keys, running.ssh_port, "cat /root/file").await? == "kept\n");
     ensure!(machine.kill().await? == Stopped::Forced);
@@ -230,6 +247,7 @@ async fn vm_two_at_once_have_two_ports() -> Result<()> {
     };
     let (one, two) = tokio::try_join!(make("one"), make("two"))?;
     let (a, b) = tokio::try_join!(start(&one, home.path()), start(&two, home.path()))?;
+    let _guards = (Guard(a), Guard(b));
     ensure!(a.ssh_port != b.ssh_port);
     tokio::try_join!(banner(a.ssh_port), banner(b.ssh_port))?;
     ensure!(ssh(&keys, b.ssh_port, "hostname").await? == "two\n");
@@ -258,5 +276,52 @@ async fn vm_that_cannot_start_says_why() -> Result<()> {
     ensure!(error.contains("qcow2"), "{error}");
     ensure!(machine.status().await? == Status::Stopped);
     machine.delete().await?;
+    Ok(())
+}
+
+/// Processes whose command line names the directory.
+fn processes_of(dir: &Path) -> usize {
+    let needle = dir.as_os_str().as_encoded_bytes();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .filter(|line| line.windows(needle.len()).any(|window| window == needle))
+        .count()
+}
+
+#[tokio::test]
+async fn vm_image_cancelled_leaves_nothing() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let store = ImageStore::new(home.path().join("images"));
+    let cancel = CancellationToken::new();
+    let dir = home.path().to_owned();
+    let seen = std::sync::atomic::AtomicUsize::new(0);
+    let progress = |report: BuildProgress| {
+        if report.stage == Stage::Installing {
+            seen.store(processes_of(&dir), std::sync::atomic::Ordering::SeqCst);
+            cancel.cancel();
+        }
+    };
+    let error = store
+        .build(BASE, &progress, &cancel)
+        .await
+        .expect_err("must be cancelled");
+    ensure!(matches!(error, ImageError::Cancelled { .. }), "{error}");
+    ensure!(seen.into_inner() > 0, "no process was there to be ended");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while processes_of(home.path()) > 0 {
+        ensure!(Instant::now() < deadline, "the build's processes live on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ensure!(store.list()?.is_empty());
+    let left: Vec<_> = std::fs::read_dir(home.path().join("images"))?
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
+    ensure!(
+        left.iter()
+            .all(|name| name == ".lock" || name == "base.log"),
+        "{left:?}"
+    );
     Ok(())
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a command of a clean-up may take.
 const TIDY_LIMIT: Duration = Duration::from_secs(60);
@@ -19,16 +19,24 @@ pub struct Banger {
     program: PathBuf,
     home: PathBuf,
     signals: Signals,
+    /// Processes that were there before, somebody reading a log perhaps.
+    bystanders: Vec<u32>,
     /// Held while this value lives: one demo, or one benchmark, at a time.
     _lock: File,
 }
 
 impl Banger {
-    /// Builds `banger` and takes the home `directory`/home for it.
+    /// Builds `banger`, takes the home `directory`/home for it, and removes what a run that was
+    /// killed has left there: VMs whose names start with `prefix`, and the daemon.
     ///
     /// # Errors
-    /// If it does not build, or another process works in that directory.
-    pub fn build(project: &Project, directory: &Path, signals: &Signals) -> Result<Self> {
+    /// If it does not build, or another run is at work in that directory.
+    pub fn build(
+        project: &Project,
+        directory: &Path,
+        prefix: &str,
+        signals: &Signals,
+    ) -> Result<Self> {
         let home = directory.join("home");
         std::fs::create_dir_all(&home)
             .with_context(|| format!("can't create {}", home.display()))?;
@@ -49,12 +57,24 @@ impl Banger {
         cargo.args(["build", "--release", "--locked", "--package", "banger"]);
         screen::say("$ cargo build --release --locked --package banger");
         signals.run(&mut cargo)?;
-        Ok(Self {
+        let mut banger = Self {
             program: project.release_binary(),
             home,
             signals: signals.clone(),
+            bystanders: Vec::new(),
             _lock: lock,
-        })
+        };
+        // Of another build perhaps, which understands other commands.
+        banger.stop_daemon();
+        banger.tidy(prefix);
+        for (pid, line) in banger.running() {
+            screen::warn(format!(
+                "process {pid} is at work in {}: {line}",
+                banger.home.display()
+            ));
+            banger.bystanders.push(pid);
+        }
+        Ok(banger)
     }
 
     /// Its home.
@@ -92,9 +112,9 @@ impl Banger {
         self.signals.run(&mut command)
     }
 
-    /// Deletes every VM whose name starts with `prefix`, stops the daemon, and tells what goes on
-    /// in spite of that. Also after a run that was killed, and while a user is impatient.
-    pub fn tidy(&self, prefix: &str) -> Vec<(u32, String)> {
+    /// Deletes every VM whose name starts with `prefix` and stops the daemon. Also after a run that
+    /// was killed, and while a user is impatient.
+    pub fn tidy(&self, prefix: &str) {
         let listed = process::tidy(&mut self.command(&["vm", "list", "--json"]), TIDY_LIMIT);
         let listed: Value = listed
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -105,14 +125,48 @@ impl Banger {
             }
         }
         self.stop_daemon();
+    }
+
+    /// The same at the end of a run.
+    ///
+    /// # Errors
+    /// If a process goes on in spite of that, other than those that were there at the start.
+    pub fn tidy_up(&self, prefix: &str) -> Result<()> {
+        self.tidy(prefix);
         // A process that was told to end needs a moment for it.
-        for _ in 0..50 {
-            if process::naming(&self.home).is_empty() {
-                break;
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = self
+                .running()
+                .into_iter()
+                .find(|(pid, _)| !self.bystanders.contains(pid));
+            match left {
+                None => return Ok(()),
+                Some((pid, line)) if Instant::now() > end => {
+                    bail!("this is over, but process {pid} still runs: {line}")
+                }
+                Some(_) => std::thread::sleep(Duration::from_millis(50)),
             }
-            std::thread::sleep(Duration::from_millis(100));
         }
-        process::naming(&self.home)
+    }
+
+    /// Processes of this home: those that name it, every qemu that works in it, and our own program
+    /// with it in its environment.
+    fn running(&self) -> Vec<(u32, String)> {
+        let home = self.home.to_string_lossy();
+        process::all()
+            .into_iter()
+            .filter(|process| {
+                process
+                    .words
+                    .iter()
+                    .any(|word| word.contains(home.as_ref()))
+                    || (process.is_qemu() && process.works_under(&self.home))
+                    || (process.runs(&self.program)
+                        && process.has_variable("BANGER_HOME", &self.home))
+            })
+            .map(|process| (process.pid, process.words.join(" ")))
+            .collect()
     }
 
     /// Stops the daemon of this home, if one runs.

@@ -12,7 +12,9 @@ use signal_hook::iterator::Signals as Deliveries;
 use std::fmt;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -318,33 +320,73 @@ impl Drop for Guarded {
     }
 }
 
-/// Processes whose command line names `directory`.
-pub fn naming(directory: &std::path::Path) -> Vec<(u32, String)> {
-    let needle = directory.to_string_lossy();
+/// A process that runs.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// The words of its command line.
+    pub words: Vec<String>,
+}
+
+impl Process {
+    /// Whether it is a system emulator.
+    pub fn is_qemu(&self) -> bool {
+        self.words
+            .first()
+            .is_some_and(|word| word.contains("qemu-system"))
+    }
+
+    /// Its working directory.
+    pub fn directory(&self) -> Option<PathBuf> {
+        std::fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
+    }
+
+    /// Whether its working directory is under this one.
+    pub fn works_under(&self, directory: &Path) -> bool {
+        self.directory()
+            .is_some_and(|own| own.starts_with(directory))
+    }
+
+    /// Whether it runs this program, also one that was built anew since.
+    pub fn runs(&self, program: &Path) -> bool {
+        std::fs::read_link(format!("/proc/{}/exe", self.pid)).is_ok_and(|running| {
+            let running = running.to_string_lossy();
+            Path::new(running.strip_suffix(" (deleted)").unwrap_or(&running)) == program
+        })
+    }
+
+    /// Whether it is ours and has an environment variable with this value.
+    pub fn has_variable(&self, name: &str, value: &Path) -> bool {
+        let wanted = [name.as_bytes(), b"=", value.as_os_str().as_bytes()].concat();
+        std::fs::read(format!("/proc/{}/environ", self.pid)).is_ok_and(|variables| {
+            variables
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == wanted)
+        })
+    }
+}
+
+/// Every process but this one.
+pub fn all() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .flatten()
-        .filter_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let words = command_of(pid)?;
-            let named = words.iter().any(|word| word.contains(needle.as_ref()));
-            (named && pid != std::process::id()).then(|| (pid, words.join(" ")))
-        })
+        .filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?))
+        .filter(|process| process.pid != std::process::id())
         .collect()
 }
 
-/// The words of a running process's command line.
-pub fn command_of(pid: u32) -> Option<Vec<String>> {
+fn process(pid: u32) -> Option<Process> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-    Some(
-        bytes
-            .split(|byte| *byte == 0)
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .collect(),
-    )
+    let words = bytes
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    Some(Process { pid, words })
 }
 
 #[cfg(test)]
@@ -356,7 +398,35 @@ mod tests {
         let guarded = Guarded::spawn(["sleep", "600"], |_| {}).expect("starts");
         let pid = guarded.0.id();
         drop(guarded);
-        assert!(command_of(pid).is_none_or(|words| words.join(" ").is_empty()));
+        assert!(process(pid).is_none());
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_program_and_environment() {
+        let sleep = std::fs::canonicalize("/bin/sleep").expect("coreutils are there");
+        let guarded = Guarded::spawn([sleep.as_os_str(), "600".as_ref()], |command| {
+            command.env("XTASK_TEST", "/a b");
+        })
+        .expect("starts");
+        let pid = guarded.0.id();
+        // First it is the program that looks after it.
+        let end = Instant::now() + Duration::from_secs(30);
+        let process = loop {
+            let process = process(pid).expect("runs");
+            // Its program is there a moment before its command line.
+            if process.runs(&sleep) && process.words.len() == 2 {
+                break process;
+            }
+            assert!(Instant::now() < end);
+            thread::yield_now();
+        };
+        assert!(!process.runs(Path::new("/bin/true")));
+        assert!(!process.is_qemu());
+        assert!(process.has_variable("XTASK_TEST", Path::new("/a b")));
+        assert!(!process.has_variable("XTASK_TEST", Path::new("/a")));
+        assert!(process.works_under(&std::env::current_dir().expect("a directory")));
+        assert!(!process.works_under(Path::new("/proc")));
+        assert!(all().iter().any(|other| other.pid == pid));
     }
 
     #[test]

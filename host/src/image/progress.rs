@@ -78,7 +78,7 @@ pub fn stage_of(line: &str) -> Option<Stage> {
 /// The likely remedy for a build whose log ends like this.
 #[must_use]
 pub fn advice(log_end: &str) -> Option<&'static str> {
-    const KNOWN: [(&str, &str); 11] = [
+    const KNOWN: [(&str, &str); 12] = [
         ("No space left on device", "free some disk space"),
         (
             "Could not resolve",
@@ -90,6 +90,10 @@ pub fn advice(log_end: &str) -> Option<&'static str> {
         ),
         (
             "Could not connect",
+            "the package mirror cannot be reached: check the network and the proxy settings",
+        ),
+        (
+            "Unable to connect",
             "the package mirror cannot be reached: check the network and the proxy settings",
         ),
         (

@@ -30,6 +30,15 @@ pub enum Accelerator {
     Tcg,
 }
 
+impl std::fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "hardware virtualisation",
+            Self::Tcg => "software emulation",
+        })
+    }
+}
+
 /// The accelerator chosen and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -323,7 +332,10 @@ async fn run_probe(accelerator: &[&str]) -> Result<Result<(), String>, ToolError
     if output.status.code() == Some(EXPECTED_EXIT) {
         return Ok(Ok(()));
     }
-    let said = tool::last_lines(&output.stderr, 2).join("; ");
+    // The first line is the reason; an assertion's text may follow.
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().next().unwrap_or_default();
+    let said = tool::printable(said.strip_prefix("qemu-system-x86_64: ").unwrap_or(said));
     Ok(Err(if said.is_empty() {
         format!(
             "/dev/kvm is there, but QEMU could not run a test guest ({})",

@@ -65,11 +65,10 @@ impl HostKey {
     /// The line is malformed or of a type that banger doesn't use.
     pub fn parse(line: &str) -> Result<Self, KeyError> {
         let what = || "the public key".to_owned();
-        let key =
-            PublicKey::from_openssh(line.trim()).map_err(|source| KeyError::Malformed {
-                what: what(),
-                source,
-            })?;
+        let key = PublicKey::from_openssh(line.trim()).map_err(|source| KeyError::Malformed {
+            what: what(),
+            source,
+        })?;
         if !is_supported(&key.algorithm()) {
             return Err(KeyError::Algorithm {
                 what: what(),
@@ -266,11 +265,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("key");
         std::fs::write(&path, &pair.private_text).expect("writes");
-        std::fs::set_permissions(
-            &path,
-            std::os::unix::fs::PermissionsExt::from_mode(0o600),
-        )
-        .expect("sets the mode");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("sets the mode");
         let public = Command::new("ssh-keygen")
             .args(["-y", "-f"])
             .arg(&path)

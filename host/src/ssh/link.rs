@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use russh::client::{self, DisconnectReason, Session};
-use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect};
+use russh::client;
+use russh::keys::PrivateKeyWithHashAlg;
+use russh::{Channel, ChannelId, Disconnect};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::config::{HostKeyPolicy, Target, client_config};
 use super::error::SshError;
-use super::key::{HostKey, fingerprint};
+use super::key::HostKey;
+use super::wire::{Stop, Wire};
 
 /// A channel that was refused below the learnt limit is tried again after this time: a process
 /// whose channel was closed under it may still hold its place on the server.
@@ -83,6 +84,42 @@ impl Ledger {
         }
         channels.reserved += 1;
         Some(Reservation(Arc::clone(self)))
+    }
+
+    pub(super) fn set_reason(&self, reason: String) {
+        *lock(&self.reason) = Some(reason);
+    }
+
+    /// The server has opened this channel.
+    pub(super) fn opened(&self, id: ChannelId) {
+        let mut channels = lock(&self.channels);
+        channels.open += 1;
+        channels.opened_ever = true;
+        channels.closed.entry(id).or_default();
+    }
+
+    /// The server has refused a channel: so many it allows. Returns how many.
+    pub(super) fn refused(&self) -> usize {
+        let mut channels = lock(&self.channels);
+        let limit = channels.limit.unwrap_or(0).max(channels.open).max(1);
+        channels.limit = Some(limit);
+        if channels.open < limit {
+            channels.refused_at = Some(Instant::now());
+        }
+        limit
+    }
+
+    /// The server has closed this channel. Whoever learns it first says so: the connection's task,
+    /// or the reader of the channel.
+    pub(super) fn closed(&self, id: ChannelId) {
+        let mut channels = lock(&self.channels);
+        let Some(token) = channels.closed.get(&id).filter(|t| !t.is_cancelled()) else {
+            return;
+        };
+        token.cancel();
+        channels.left();
+        drop(channels);
+        self.freed.notify_waiters();
     }
 
     /// The token that is cancelled when the server closes this channel.
@@ -166,12 +203,11 @@ impl Link {
             let _ = trusted.set(key.clone());
         }
         let ledger = Arc::new(Ledger::new(freed));
-        let wire = Wire {
-            endpoint: Arc::clone(&endpoint),
-            trusted: Arc::clone(trusted),
-            ledger: Arc::clone(&ledger),
-            _lost: ledger.lost.clone().drop_guard(),
-        };
+        let wire = Wire::new(
+            Arc::clone(&endpoint),
+            Arc::clone(trusted),
+            Arc::clone(&ledger),
+        );
         let handshake = |source: russh::Error| SshError::Handshake {
             endpoint: endpoint.to_string(),
             source: Arc::new(source),
@@ -266,110 +302,5 @@ impl Link {
             .handle
             .disconnect(Disconnect::ByApplication, "", "")
             .await;
-    }
-}
-
-/// russh's view of us: called from the connection's task, in the order of the packets.
-struct Wire {
-    endpoint: Arc<str>,
-    trusted: Arc<OnceLock<HostKey>>,
-    ledger: Arc<Ledger>,
-    _lost: DropGuard,
-}
-
-#[derive(Debug)]
-enum Stop {
-    HostKey { expected: String, offered: String },
-    Failed(russh::Error),
-}
-
-impl From<russh::Error> for Stop {
-    fn from(error: russh::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl client::Handler for Wire {
-    type Error = Stop;
-
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Stop> {
-        let PublicKeyOrCertificate::PublicKey { key, .. } = key else {
-            return Ok(false);
-        };
-        let expected = self
-            .trusted
-            .get_or_init(|| HostKey::from_public(key.clone()));
-        if expected.matches(key) {
-            return Ok(true);
-        }
-        Err(Stop::HostKey {
-            expected: expected.fingerprint(),
-            offered: fingerprint(key),
-        })
-    }
-
-    async fn channel_open_confirmation(
-        &mut self,
-        id: ChannelId,
-        _max_packet_size: u32,
-        _window_size: u32,
-        _session: &mut Session,
-    ) -> Result<(), Stop> {
-        let mut channels = lock(&self.ledger.channels);
-        channels.open += 1;
-        channels.opened_ever = true;
-        channels.closed.entry(id).or_default();
-        Ok(())
-    }
-
-    async fn channel_open_failure(
-        &mut self,
-        _id: ChannelId,
-        reason: ChannelOpenFailure,
-        description: &str,
-        _language: &str,
-        _session: &mut Session,
-    ) -> Result<(), Stop> {
-        let mut channels = lock(&self.ledger.channels);
-        let limit = channels.limit.unwrap_or(0).max(channels.open).max(1);
-        channels.limit = Some(limit);
-        if channels.open < limit {
-            channels.refused_at = Some(Instant::now());
-        }
-        tracing::debug!(
-            endpoint = %self.endpoint, ?reason, limit,
-            description = %banger_core::escape::text(description.as_bytes()),
-            "the server refuses a channel"
-        );
-        Ok(())
-    }
-
-    async fn channel_close(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Stop> {
-        let mut channels = lock(&self.ledger.channels);
-        if let Some(token) = channels.closed.get(&id)
-            && !token.is_cancelled()
-        {
-            token.cancel();
-            channels.left();
-        }
-        drop(channels);
-        self.ledger.freed.notify_waiters();
-        Ok(())
-    }
-
-    async fn disconnected(&mut self, reason: DisconnectReason<Stop>) -> Result<(), Stop> {
-        let text = match &reason {
-            DisconnectReason::ReceivedDisconnect(info) => format!(
-                "the server ended it: {}",
-                banger_core::escape::text(info.message.as_bytes())
-            ),
-            DisconnectReason::Error(Stop::Failed(error)) => error.to_string(),
-            DisconnectReason::Error(Stop::HostKey { expected, offered }) => {
-                format!("its host key changed from {expected} to {offered}")
-            }
-        };
-        tracing::debug!(endpoint = %self.endpoint, reason = %text, "connection ended");
-        *lock(&self.ledger.reason) = Some(text);
-        Ok(())
     }
 }

@@ -29,6 +29,7 @@ mod pool;
 mod process;
 mod ready;
 mod remote;
+mod wire;
 
 pub use bytes::Bytes;
 pub use config::{HostKeyPolicy, Target, scan_host_key};

@@ -191,11 +191,11 @@ impl Pool {
         self: &Arc<Self>,
         deadline: Instant,
     ) -> Result<(Arc<Link>, Reservation), SshError> {
-        let patient_until = Instant::now() + PATIENCE;
+        let mut patient_until = Instant::now() + PATIENCE;
         loop {
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
-            let connecting = {
+            let (connecting, is_first) = {
                 let mut state = lock(&self.state);
                 self.prune(&mut state);
                 if let Some(found) = state.shared.iter().find_map(|link| {
@@ -205,13 +205,14 @@ impl Pool {
                     return Ok(found);
                 }
                 let now = Instant::now();
-                let wanted = state.shared.is_empty()
-                    || (now >= patient_until && state.shared.len() < SHARED_LIMIT);
-                if wanted {
-                    Some(self.connecting(&mut state)?)
-                } else {
-                    None
-                }
+                let is_first = state.shared.is_empty();
+                let wanted =
+                    is_first || (now >= patient_until && state.shared.len() < SHARED_LIMIT);
+                let connecting = match wanted {
+                    true => Some(self.connecting(&mut state)?),
+                    false => None,
+                };
+                (connecting, is_first)
             };
             let now = Instant::now();
             if now >= deadline {
@@ -222,7 +223,12 @@ impl Pool {
             }
             match connecting {
                 Some(connecting) => tokio::select! {
-                    connected = self.joined(connecting) => { connected?; }
+                    connected = self.joined(connecting) => match connected {
+                        Err(error) if is_first => return Err(error),
+                        // The channels of the others will get free.
+                        Err(_) => patient_until = Instant::now() + CHANNEL_DEADLINE,
+                        Ok(_) => {}
+                    },
                     () = freed => {}
                 },
                 None => tokio::select! {
@@ -239,7 +245,11 @@ impl Pool {
         let mut first = true;
         state.shared.retain(|link| {
             let surplus = !std::mem::take(&mut first);
-            !(surplus && link.ledger.idle_for().is_some_and(|idle| idle > SURPLUS_IDLE))
+            !(surplus
+                && link
+                    .ledger
+                    .idle_for()
+                    .is_some_and(|idle| idle > SURPLUS_IDLE))
         });
     }
 

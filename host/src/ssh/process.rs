@@ -315,6 +315,7 @@ impl ProcessOutput {
                     })));
                 }
                 Some(ChannelMsg::Close) => {
+                    self.channel.link.ledger.closed(self.channel.id);
                     let exit = self.status.take().unwrap_or(Exit::Unknown);
                     return Some(self.end(exit));
                 }

@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2015
 # Makes a repository at $1 and fetches the commit $2 into it. Stdin and stdout are connected to
-# `git upload-pack`. $3 branch, $4 object format, $5 and $6 who commits, $7 depth: each may be
+# `git upload-pack`, which must speak protocol version 0 (GIT_PROTOCOL unset): with 2 it would wait
+# for an end of file that it cannot get while git itself holds the descriptors. $3 branch, $4 object format, $5 and $6 who commits, $7 depth: each may be
 # empty. $8: "overwrite" or "keep". Exit code 3: something is at the path already.
 path=${1%/} head=$2 branch=$3 format=$4 name=$5 email=$6 depth=$7 overwrite=$8
 exec 3<&0 4>&1 </dev/null >&2

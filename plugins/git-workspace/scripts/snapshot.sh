@@ -18,6 +18,36 @@ resolve_base() {
         refuse 3 "\`$1\` is no commit in $PWD"
 }
 
+# Adds the files of repositories that were made inside the working copy, as if these were plain
+# directories. Git itself would note a commit that nobody else has, or refuse to go on.
+add_embedded() {
+    local found name file
+    # Each round finds what lies one level deeper.
+    for _ in {1..16}; do
+        found=0
+        while IFS= read -r -d '' name; do
+            [[ $name == */ ]] || continue
+            while IFS= read -r -d '' file; do
+                printf '%s%s\0' "$name" "$file"
+                found=1
+            done < <(embedded_files "$name")
+        done < <(plain_git ls-files --others --exclude-standard -z) >"$scratch/embedded"
+        [[ $found == 1 ]] || return 0
+        plain_git update-index --add --remove -z --stdin <"$scratch/embedded" >&2 ||
+            refuse 1 "a repository inside $PWD cannot be read"
+    done
+}
+
+# $1: a directory that holds a repository. Prints its files, without those of repositories below.
+embedded_files() (
+    unset GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES
+    cd -- "./$1" || exit
+    plain_git ls-files --cached --others --exclude-standard -z |
+        while IFS= read -r -d '' file; do
+            [[ $file == */ || ! (-f $file || -L $file) ]] || printf '%s\0' "$file"
+        done
+)
+
 # Makes the index, and lets git use it from here on.
 take_snapshot() {
     local objects index
@@ -42,6 +72,7 @@ take_snapshot() {
         objects=$scratch/alternate
     fi
     export GIT_INDEX_FILE=$scratch/index GIT_OBJECT_DIRECTORY=$scratch/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$objects
+    add_embedded
     plain_git add --all --sparse -- . >&2 || refuse 1 "the working tree of $PWD cannot be read"
 }
 

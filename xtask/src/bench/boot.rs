@@ -3,12 +3,12 @@
 use super::figure::{Aim, Figure, fine, median, spread};
 use super::loopback::free_port;
 use super::{Bench, PREFIX};
-use crate::demo::git;
-use crate::process::{self, Guarded};
+use crate::process::{self, Guarded, Process};
 use crate::screen;
 use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,11 +19,10 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// `vm start` and the qemu that it runs.
 pub fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let name = format!("{PREFIX}vm");
-    let repository = repository(bench)?;
-    // Makes the image where there is none; the first boot also makes keys and file systems.
-    bench
-        .banger
-        .run(&["vm", "run", &repository.to_string_lossy(), "--name", &name])?;
+    // The first boot also makes keys and file systems.
+    bench.banger.run(&["image", "build"])?;
+    bench.banger.run(&["vm", "create", "--name", &name])?;
+    bench.banger.run(&["vm", "start", &name])?;
     let machine = Machine::observe(bench.banger.home())?;
     bench.banger.run(&["vm", "stop", &name])?;
 
@@ -62,86 +61,47 @@ pub fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     }])
 }
 
-fn repository(bench: &Bench<'_>) -> Result<PathBuf> {
-    let path = bench.scratch.join("repository");
-    for arguments in [
-        &["init", "--quiet"][..],
-        &["commit", "--quiet", "--allow-empty", "-m", "Nothing"][..],
-    ] {
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("can't create {}", path.display()))?;
-        let mut command = git();
-        command.current_dir(&path).args(arguments);
-        bench.signals.run(&mut command)?;
-    }
-    Ok(path)
-}
-
 /// How banger runs its machine.
 #[derive(Debug)]
 struct Machine {
-    /// The command line of its qemu.
+    /// The command line of its qemu, with paths relative to its directory.
     words: Vec<String>,
     /// The machine's directory.
     directory: PathBuf,
-    /// The port of loopback that is the guest's port 22.
-    port: u16,
 }
 
 impl Machine {
     /// Looks at the one machine that runs in a home.
     fn observe(home: &Path) -> Result<Self> {
-        let running: Vec<(u32, String)> = process::naming(home)
+        let running: Vec<Process> = process::all()
             .into_iter()
-            .filter(|(_, line)| {
-                line.split(' ')
-                    .next()
-                    .is_some_and(|w| w.contains("qemu-system"))
-            })
+            .filter(|process| process.is_qemu() && process.works_under(home))
             .collect();
-        let [(pid, _)] = running.as_slice() else {
+        let [process] = running.as_slice() else {
             bail!("{} qemu processes run, and not one", running.len());
         };
-        let words = process::command_of(*pid).context("qemu has ended")?;
-        Self::read(words, &home.join("state/vms"))
-    }
-
-    /// Finds the machine's directory and port in a command line.
-    fn read(words: Vec<String>, machines: &Path) -> Result<Self> {
-        let prefix = format!("{}/", machines.display());
-        let directory = words
-            .iter()
-            .find_map(|word| {
-                let (_, rest) = word.split_once(&prefix)?;
-                let id = rest.split(['/', ',']).next()?;
-                Some(machines.join(id))
-            })
-            .context("qemu's command line names no machine's directory")?;
-        let port = words
-            .iter()
-            .find_map(|word| {
-                let (_, rest) = word.split_once("hostfwd=tcp:127.0.0.1:")?;
-                rest.split('-').next()?.parse().ok()
-            })
-            .context("qemu's command line forwards no port of loopback")?;
         Ok(Self {
-            words,
-            directory,
-            port,
+            words: process.words.clone(),
+            directory: process.directory().context("qemu has ended")?,
         })
     }
 
-    /// The command line with another directory and port, in the foreground.
-    fn command_line(&self, directory: &Path, port: u16) -> Vec<String> {
-        let from = format!("{}", self.directory.display());
-        let to = format!("{}", directory.display());
-        let from_port = format!("127.0.0.1:{}-", self.port);
-        let to_port = format!("127.0.0.1:{port}-");
-        self.words
+    /// The command line for another directory, which forwards a port at once: banger has qemu do
+    /// that when it runs already.
+    fn command_line(&self, directory: &Path, port: u16) -> Result<Vec<String>> {
+        let from = self.directory.to_string_lossy();
+        let to = directory.to_string_lossy();
+        let mut words: Vec<String> = self
+            .words
             .iter()
-            .filter(|word| *word != "-daemonize")
-            .map(|word| word.replace(&from, &to).replace(&from_port, &to_port))
-            .collect()
+            .map(|word| word.replace(from.as_ref(), &to))
+            .collect();
+        let network = words
+            .iter_mut()
+            .find(|word| word.starts_with("user,id="))
+            .context("qemu's command line has no user network")?;
+        network.push_str(&format!(",hostfwd=tcp:127.0.0.1:{port}-:22"));
+        Ok(words)
     }
 
     /// Runs a copy of the machine without banger. Returns the time until the SSH banner.
@@ -155,7 +115,12 @@ impl Machine {
             .with_context(|| format!("can't read {}", self.directory.display()))?;
         for entry in entries {
             let entry = entry.context("can't read the machine's directory")?;
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let metadata = entry.metadata().context("can't read a file's metadata")?;
+            if metadata.is_file() && metadata.nlink() > 1 {
+                // Shared with the image, so nobody writes to it.
+                std::fs::hard_link(entry.path(), copy.join(entry.file_name()))
+                    .with_context(|| format!("can't link {}", entry.path().display()))?;
+            } else if metadata.is_file() {
                 let mut cp = Command::new("cp");
                 cp.args(["--sparse=always", "--reflink=auto", "--"])
                     .arg(entry.path())
@@ -164,7 +129,7 @@ impl Machine {
             }
         }
         let port = free_port()?;
-        let words = self.command_line(&copy, port);
+        let words = self.command_line(&copy, port)?;
         let start = Instant::now();
         let qemu = Guarded::spawn(words, |command| {
             command
@@ -244,32 +209,20 @@ mod tests {
 
     #[test]
     fn a_command_line_is_moved_elsewhere() {
-        let words = [
-            "qemu-system-x86_64",
-            "-daemonize",
-            "-drive",
-            "file=/h/state/vms/vm1/root.qcow2,if=virtio",
-            "-kernel",
-            "/h/data/images/base/vmlinuz",
-            "-netdev",
-            "user,id=n,hostfwd=tcp:127.0.0.1:40022-:22",
-        ];
-        let machine = Machine::read(
-            words.iter().map(|word| (*word).to_owned()).collect(),
-            Path::new("/h/state/vms"),
-        )
-        .expect("is read");
-        assert_eq!(machine.directory, Path::new("/h/state/vms/vm1"));
+        let machine = Machine {
+            words: ["qemu", "-pidfile", "/h/vm1/pid", "-netdev", "user,id=net"]
+                .map(str::to_owned)
+                .to_vec(),
+            directory: "/h/vm1".into(),
+        };
         assert_eq!(
-            machine.command_line(Path::new("/copy"), 7),
+            machine.command_line(Path::new("/copy"), 7).expect("moved"),
             [
-                "qemu-system-x86_64",
-                "-drive",
-                "file=/copy/root.qcow2,if=virtio",
-                "-kernel",
-                "/h/data/images/base/vmlinuz",
+                "qemu",
+                "-pidfile",
+                "/copy/pid",
                 "-netdev",
-                "user,id=n,hostfwd=tcp:127.0.0.1:7-:22",
+                "user,id=net,hostfwd=tcp:127.0.0.1:7-:22",
             ]
         );
     }

@@ -84,11 +84,7 @@ pub fn run(arguments: &Arguments, signals: &Signals) -> Result<()> {
     let project = Project::locate()?;
     setup::ensure(&project, Purpose::Test, signals)?;
     let directory = project.target.join("bench");
-    let banger = Banger::build(&project, &directory, signals)?;
-    let running = banger.tidy(PREFIX);
-    if let Some((pid, command)) = running.first() {
-        bail!("an earlier benchmark still runs as process {pid}: {command}");
-    }
+    let banger = Banger::build(&project, &directory, PREFIX, signals)?;
     let scratch = directory.join("scratch");
     let _ = std::fs::remove_dir_all(&scratch);
     std::fs::create_dir_all(&scratch)
@@ -105,14 +101,11 @@ pub fn run(arguments: &Arguments, signals: &Signals) -> Result<()> {
     let outcome = measure(&bench, &arguments.only);
     let scratch = bench.scratch.clone();
     // The machines first, then the server that one of them is.
-    let left = banger.tidy(PREFIX);
+    let tidied = banger.tidy_up(PREFIX);
     drop(bench);
     let _ = std::fs::remove_dir_all(scratch);
     outcome?;
-    if let Some((pid, command)) = left.first() {
-        bail!("the benchmark is over, but process {pid} still runs: {command}");
-    }
-    Ok(())
+    tidied
 }
 
 /// Measures, and prints what could be measured even where a part fails.

@@ -7,8 +7,6 @@
 mod repository;
 mod steps;
 
-pub use steps::git;
-
 use crate::banger::Banger;
 use crate::process::Signals;
 use crate::project::Project;
@@ -41,14 +39,9 @@ pub fn run(arguments: &Arguments, signals: &Signals) -> Result<()> {
 
     let directory = project.target.join("demo");
     let build_start = Instant::now();
-    let banger = Banger::build(&project, &directory, signals)?;
+    let banger = Banger::build(&project, &directory, PREFIX, signals)?;
     let build_time = build_start.elapsed();
 
-    // Left by a demo that was killed, or told to keep its VM.
-    let running = banger.tidy(PREFIX);
-    if let Some((pid, command)) = running.first() {
-        bail!("an earlier demo still runs as process {pid}: {command}");
-    }
     let work = directory.join("run");
     if work.exists() {
         std::fs::remove_dir_all(&work)
@@ -70,19 +63,17 @@ pub fn run(arguments: &Arguments, signals: &Signals) -> Result<()> {
         ));
         return Ok(());
     }
+    let outcome = outcome.and_then(|()| {
+        steps.title("Nothing stays behind");
+        steps.banger(Some("vm delete"), &["vm", "delete", &name])?;
+        steps.banger(None, &["daemon", "stop"])
+    });
     if outcome.is_err() {
         screen::warn("demo: cleaning up");
     }
-    let delete = Instant::now();
-    if outcome.is_ok() {
-        steps.banger(None, &["vm", "delete", &name])?;
-    }
-    let left = banger.tidy(PREFIX);
-    steps.record("vm delete, daemon stop", delete.elapsed());
+    let tidied = banger.tidy_up(PREFIX);
     outcome?;
-    if let Some((pid, command)) = left.first() {
-        bail!("the demo is over, but process {pid} still runs: {command}");
-    }
+    tidied?;
     summarise(&steps, start);
     Ok(())
 }

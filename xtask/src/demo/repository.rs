@@ -11,16 +11,16 @@ use std::process::Command;
 /// not staged, and not tracked.
 pub const GUEST_WORK: &str = "\
 cd /root/repo
-echo 'A line from the guest.' >> Cargo.toml
+echo \"A line from the guest.\" >> Cargo.toml
 head -c 65536 /dev/urandom > picture.bin
 git add -A
-git -c user.name=Guest -c user.email=guest@example.invalid commit -q -m 'Work done in the guest'
-git mv rust-toolchain.toml 'renamed in the guest.toml'
-echo 'Staged, on top of the commit.' >> LICENSE-MIT
+git -c user.name=Guest -c user.email=guest@example.invalid commit -q -m \"Work done in the guest\"
+git mv rust-toolchain.toml \"renamed in the guest.toml\"
+echo \"Staged, on top of the commit.\" >> LICENSE-MIT
 git add LICENSE-MIT
-echo 'Neither staged nor committed.' >> Cargo.toml
+echo \"Neither staged nor committed.\" >> Cargo.toml
 mkdir -p notes
-echo 'Not tracked at all.' > 'notes/a new file.txt'
+echo \"Not tracked at all.\" > \"notes/a new file.txt\"
 head -c 1000 /dev/urandom > notes/new.bin
 git log --oneline -n 1 --stat
 git status --short

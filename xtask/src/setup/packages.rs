@@ -5,6 +5,7 @@ use crate::process::{self, Signals};
 use crate::project::Project;
 use crate::screen;
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -23,6 +24,9 @@ struct Need {
     packages: &'static [&'static str],
 }
 
+/// Always asked for together: of two versions, apt would remove one to install the other.
+const QEMU: &[&str] = &["qemu-system-x86", "qemu-utils"];
+
 const NEEDS: &[Need] = &[
     need(Purpose::Demo, "cc", &["gcc", "libc6-dev"]),
     need(
@@ -34,8 +38,8 @@ const NEEDS: &[Need] = &[
     need(Purpose::Demo, "mkfs.ext4", &["e2fsprogs"]),
     need(Purpose::Demo, "mmdebstrap", &["mmdebstrap"]),
     need(Purpose::Demo, "newuidmap", &["uidmap"]),
-    need(Purpose::Demo, "qemu-img", &["qemu-utils"]),
-    need(Purpose::Demo, "qemu-system-x86_64", &["qemu-system-x86"]),
+    need(Purpose::Demo, "qemu-img", QEMU),
+    need(Purpose::Demo, "qemu-system-x86_64", QEMU),
     need(Purpose::Demo, "ssh", &["openssh-client"]),
     need(Purpose::Test, "shellcheck", &["shellcheck"]),
     need(Purpose::Test, "sshd", &["openssh-server"]),
@@ -51,24 +55,10 @@ const fn need(purpose: Purpose, probe: &'static str, packages: &'static [&'stati
 
 /// Installs the packages that are missing for a purpose.
 pub fn ensure(project: &Project, purpose: Purpose, signals: &Signals) -> Result<()> {
-    if missing(purpose).is_empty() {
-        return Ok(());
-    }
-    // Two at once: the second waits, and finds that the first has done its work.
-    std::fs::create_dir_all(&project.target)
-        .with_context(|| format!("can't create {}", project.target.display()))?;
-    let path = project.target.join("xtask-setup.lock");
-    let lock = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
-    lock.lock()
-        .with_context(|| format!("can't lock {}", path.display()))?;
     let missing = missing(purpose);
     if missing.is_empty() {
         return Ok(());
     }
-    let by_hand = format!(
-        "apt-get update && apt-get install --no-install-recommends {}",
-        missing.join(" ")
-    );
     if !is_there("apt-get") {
         bail!(
             "missing, and only apt is known here to install it: {}",
@@ -76,12 +66,24 @@ pub fn ensure(project: &Project, purpose: Purpose, signals: &Signals) -> Result<
         );
     }
     let Some(apt) = Apt::find() else {
+        let packages = missing.join(" ");
         bail!(
-            "missing packages: {}. Neither root nor `sudo` without a password; run this once:\n  \
-             sudo sh -c '{by_hand}'",
-            missing.join(" ")
+            "missing packages: {packages}; neither root nor able to `sudo` without a password, so \
+             run this once:\n  sudo sh -c 'apt-get update && apt-get install \
+             --no-install-recommends {packages}'"
         );
     };
+    // Two at once: the second waits, and finds that the first has done its work.
+    std::fs::create_dir_all(&project.target)
+        .with_context(|| format!("can't create {}", project.target.display()))?;
+    let path = project.target.join("xtask-setup.lock");
+    let lock = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
+    lock.lock()
+        .with_context(|| format!("can't lock {}", path.display()))?;
+    let missing = self::missing(purpose);
+    if missing.is_empty() {
+        return Ok(());
+    }
     screen::say(format!("setup: installing {}", missing.join(" ")));
     apt.update(signals)?;
     let hushed = if missing.contains(&"openssh-server") {
@@ -105,11 +107,12 @@ pub fn ensure(project: &Project, purpose: Purpose, signals: &Signals) -> Result<
 }
 
 fn missing(purpose: Purpose) -> Vec<&'static str> {
-    NEEDS
+    let missing: BTreeSet<&'static str> = NEEDS
         .iter()
         .filter(|need| need.purpose <= purpose && !is_there(need.probe))
         .flat_map(|need| need.packages.iter().copied())
-        .collect()
+        .collect();
+    missing.into_iter().collect()
 }
 
 /// Whether a file or a command is there, also one that only root has in its `PATH`.
@@ -170,29 +173,28 @@ impl Apt {
     }
 
     fn update(&self, signals: &Signals) -> Result<()> {
-        match self.run(&["update"], signals)? {
-            Outcome::Done => Ok(()),
+        if !self.run(&["update"], signals)? {
             // One repository that does not answer need not matter; the installation will tell.
-            Outcome::Failed(_) => {
-                screen::warn("setup: apt-get update failed; trying with the lists that are there");
-                Ok(())
-            }
+            screen::warn("setup: apt-get update failed; trying with the lists that are there");
         }
+        Ok(())
     }
 
     fn install(&self, packages: &[&str], signals: &Signals) -> Result<()> {
-        let mut words = vec!["install", "--no-install-recommends"];
+        // What a user has installed is never removed for this.
+        let mut words = vec!["install", "--no-install-recommends", "--no-remove"];
         words.extend(packages);
-        let errors = match self.run(&words, signals)? {
-            Outcome::Done => return Ok(()),
-            Outcome::Failed(errors) => errors,
-        };
+        if self.run(&words, signals)? {
+            return Ok(());
+        }
         // A newer qemu-utils, from backports say, refuses the system emulator of the release:
         // «qemu-utils : Breaks: qemu-system-common». The two must be of one version.
-        let version = errors
-            .contains("qemu-utils")
-            .then(|| candidate("qemu-system-x86"))
-            .flatten();
+        let installed = version("qemu-utils", "Installed");
+        let candidate = version("qemu-system-x86", "Candidate");
+        let version = candidate.filter(|candidate| {
+            packages.contains(&"qemu-utils")
+                && installed.is_some_and(|installed| installed != *candidate)
+        });
         let Some(version) = version else {
             bail!("apt-get install failed; the lines above tell why");
         };
@@ -201,18 +203,19 @@ impl Apt {
         ));
         let utils = format!("qemu-utils={version}");
         let system = format!("qemu-system-x86={version}");
-        let mut words = vec!["install", "--no-install-recommends", "--allow-downgrades"];
+        let mut words = vec!["install", "--no-install-recommends", "--no-remove"];
+        words.push("--allow-downgrades");
         words.extend(packages.iter().filter(|name| !name.starts_with("qemu-")));
         words.extend([system.as_str(), utils.as_str()]);
-        match self.run(&words, signals)? {
-            Outcome::Done => Ok(()),
-            Outcome::Failed(_) => bail!("apt-get install failed; the lines above tell why"),
+        if !self.run(&words, signals)? {
+            bail!("apt-get install failed; the lines above tell why");
         }
+        Ok(())
     }
 
-    /// Runs apt-get. `DPkg::Lock::Timeout` covers the lock of dpkg but not those of the lists and
+    /// Runs apt-get; tells whether it succeeded. `DPkg::Lock::Timeout` covers the lock of dpkg but not those of the lists and
     /// the archives, which are waited for here.
-    fn run(&self, words: &[&str], signals: &Signals) -> Result<Outcome> {
+    fn run(&self, words: &[&str], signals: &Signals) -> Result<bool> {
         let end = Instant::now() + LOCK_LIMIT;
         loop {
             signals.check()?;
@@ -235,10 +238,10 @@ impl Apt {
             let status = signals.wait(child)?;
             let errors = errors.join().unwrap_or_default();
             if status.success() {
-                return Ok(Outcome::Done);
+                return Ok(true);
             }
             if !errors.contains("Could not get lock") || Instant::now() > end {
-                return Ok(Outcome::Failed(errors));
+                return Ok(false);
             }
             screen::say("setup: another apt is at work; waiting for it");
             thread::sleep(Duration::from_secs(3));
@@ -246,25 +249,20 @@ impl Apt {
     }
 }
 
-enum Outcome {
-    Done,
-    Failed(String),
-}
-
-/// The version that apt would install.
-fn candidate(package: &str) -> Option<String> {
+/// What `apt-cache policy` tells of a package: its `Installed` or its `Candidate` version.
+fn version(package: &str, which: &str) -> Option<String> {
     let output = Command::new("apt-cache")
         .args(["policy", package])
         .env("LC_ALL", "C")
         .output()
         .ok()?;
-    candidate_in(&String::from_utf8_lossy(&output.stdout))
+    version_in(&String::from_utf8_lossy(&output.stdout), which)
 }
 
-fn candidate_in(policy: &str) -> Option<String> {
+fn version_in(policy: &str, which: &str) -> Option<String> {
     policy
         .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))
+        .find_map(|line| line.trim().strip_prefix(which)?.strip_prefix(": "))
         .filter(|version| *version != "(none)")
         .map(str::to_owned)
 }
@@ -318,12 +316,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_candidate_is_read() {
+    fn versions_are_read() {
         let policy =
             "qemu-utils:\n  Installed: 1:10.0\n  Candidate: 1:7.2+dfsg-7\n  Version table:\n";
-        assert_eq!(candidate_in(policy), Some("1:7.2+dfsg-7".into()));
-        assert_eq!(candidate_in("x:\n  Candidate: (none)\n"), None);
-        assert_eq!(candidate_in(""), None);
+        assert_eq!(version_in(policy, "Candidate"), Some("1:7.2+dfsg-7".into()));
+        assert_eq!(version_in(policy, "Installed"), Some("1:10.0".into()));
+        assert_eq!(version_in("x:\n  Candidate: (none)\n", "Candidate"), None);
+        assert_eq!(version_in("", "Candidate"), None);
     }
 
     #[test]

@@ -71,8 +71,8 @@ if [ -b /dev/vdb ]; then
         $bb mount -t ext4 -o noatime,discard /dev/vdb /root || say "the work disk cannot be mounted"
     fi
     if [ ! -e /root/.hushlogin ]; then
-        $bb chmod 0700 /root
         $bb cp -a /etc/skel/. /root/
+        $bb chmod 0700 /root
     fi
 fi
 

@@ -1,0 +1,301 @@
+//! Starts sessions.
+
+use super::{Sessions, preflight, starting};
+use crate::guest_script;
+use crate::plugin::{self, LaunchRequest, SessionBackend};
+use crate::store::VmRecord;
+use crate::task::{Task, now_ms};
+use crate::vm::Guest;
+use banger_core::protocol::session::{Session, SessionStart};
+use banger_core::script::is_variable_name;
+use banger_core::session::{SessionState, StdinKind};
+use banger_core::{Failure, GuestPath, Kind, SessionId, SessionName, escape};
+
+/// The terminal's size where nobody has said one.
+const COLUMNS: u16 = 80;
+const ROWS: u16 = 24;
+
+impl Sessions {
+    /// Starts a session and returns once its program runs.
+    ///
+    /// # Errors
+    /// A check that did not pass: nothing is left then. A launch that failed: the session stays,
+    /// `failed`, with what is known of it.
+    pub async fn start(
+        &self,
+        vm: &VmRecord,
+        request: &SessionStart,
+        task: &Task,
+    ) -> Result<Session, Failure> {
+        let Some(program) = request
+            .command
+            .first()
+            .filter(|program| !program.0.is_empty())
+        else {
+            return Err(Failure::new(Kind::Usage, "a session needs a command")
+                .hint("`banger vm session start VM -- COMMAND…`"));
+        };
+        if let Some(word) = request.command.iter().find(|word| word.0.contains(&0)) {
+            return Err(Failure::new(
+                Kind::Invalid,
+                format!("a word of the command holds a NUL byte: `{word}`"),
+            ));
+        }
+        for (name, value) in &request.env {
+            if !is_variable_name(name) || value.0.contains(&0) {
+                return Err(Failure::new(
+                    Kind::Invalid,
+                    format!(
+                        "`{}` can be no variable of the environment",
+                        escape::text(name.as_bytes())
+                    ),
+                )
+                .hint("a name is a letter or `_`, then letters, digits and `_`"));
+            }
+        }
+        let backend = self.backend(request)?;
+        let mut commands = preflight::required_commands(&request.require)?;
+        commands.extend(backend.info().needs.iter().cloned());
+        commands.dedup();
+        if let Some(name) = &request.name
+            && self.store.session(&vm.id, name.as_str())?.is_some()
+        {
+            return Err(Failure::new(
+                Kind::Conflict,
+                format!("the VM `{}` has a session `{name}` already", vm.name),
+            )
+            .hint("choose another name, or delete that session first"));
+        }
+        let guest = self.machines.guest(vm).await?;
+        let cwd = match &request.cwd {
+            Some(cwd) => cwd.clone(),
+            None => self.default_cwd(vm, &guest)?,
+        };
+        let checked = task
+            .until_cancelled(preflight::check(
+                &self.registry,
+                &guest,
+                &cwd,
+                &program.0,
+                &commands,
+            ))
+            .await;
+        if let Err(failure) = checked {
+            return Err(self.machines.explain(vm, failure).await);
+        }
+        task.check()?;
+
+        let session = self.record(vm, request, &backend, &guest, cwd)?;
+        // From here on the launch goes to its end even if the client has gone: the session is
+        // in the database, and a launch cut short would leave it in doubt.
+        let reference = plugin::Session {
+            id: session.id.clone(),
+            state_root: guest.state_root()?,
+            stdin_kind: session.stdin,
+        };
+        let launched = launch(&backend, &guest, reference, request, &session).await;
+        let observed = self.observe(vm, session.clone()).await;
+        match (launched, observed) {
+            (Ok(()), Ok(session)) => Ok(session),
+            (Ok(()), Err(_)) => Ok(session),
+            (Err(failure), observed) => {
+                let failure = failure.stage("launch").hint(format!(
+                    "`banger vm session show {} {}` tells more",
+                    vm.name, session.name
+                ));
+                let mut session = observed.unwrap_or(session);
+                if matches!(session.state(), SessionState::Starting | SessionState::Lost) {
+                    session.snapshot.state = SessionState::Failed;
+                }
+                session.failure = Some(failure.clone());
+                self.store.update_session(&session)?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The backend that was asked for, or the first that offers this kind of standard input.
+    fn backend(&self, request: &SessionStart) -> Result<SessionBackend, Failure> {
+        let word = match request.stdin {
+            StdinKind::None => "none",
+            StdinKind::Pipe => "pipe",
+            StdinKind::Tty => "tty",
+        };
+        if let Some(name) = &request.backend {
+            let backend = self.registry.session_backend(name)?;
+            if !backend.info().stdin_kinds.contains(&request.stdin) {
+                return Err(Failure::new(
+                    Kind::Invalid,
+                    format!("the session backend `{name}` has no --stdin {word}"),
+                )
+                .hint("`banger plugin list` shows the others"));
+            }
+            return Ok(backend);
+        }
+        self.registry
+            .session_backends()
+            .iter()
+            .find(|backend| backend.info().stdin_kinds.contains(&request.stdin))
+            .cloned()
+            .ok_or_else(|| {
+                Failure::new(
+                    Kind::Plugin,
+                    format!("no plugin provides a session backend with --stdin {word}"),
+                )
+                .hint("`banger plugin list` shows what there is")
+            })
+    }
+
+    /// The working copy where there is one, else the home.
+    fn default_cwd(&self, vm: &VmRecord, guest: &Guest) -> Result<GuestPath, Failure> {
+        let workspaces = self.store.workspaces(&vm.id)?;
+        Ok(match workspaces.as_slice() {
+            [only] => only.guest_path.clone(),
+            [] => guest.home.clone(),
+            [first, ..] => {
+                let usual = guest.home.join("repo").ok();
+                workspaces
+                    .iter()
+                    .find(|workspace| Some(&workspace.guest_path) == usual.as_ref())
+                    .unwrap_or(first)
+                    .guest_path
+                    .clone()
+            }
+        })
+    }
+
+    /// Records a session that is about to be launched.
+    fn record(
+        &self,
+        vm: &VmRecord,
+        request: &SessionStart,
+        backend: &SessionBackend,
+        guest: &Guest,
+        cwd: GuestPath,
+    ) -> Result<Session, Failure> {
+        let id = SessionId::from_random(rand::random());
+        let reference = plugin::Session {
+            id: id.clone(),
+            state_root: guest.state_root()?,
+            stdin_kind: request.stdin,
+        };
+        let paths = backend.paths(&reference)?;
+        let mut session = Session {
+            snapshot: starting(&id),
+            name: name_for(request, &id, 0),
+            id,
+            vm: vm.name.clone(),
+            vm_id: vm.id.clone(),
+            backend: backend.info().name.to_string(),
+            stdin: request.stdin,
+            command: request.command.clone(),
+            cwd,
+            state_dir: paths.state_dir.to_string(),
+            tags: request.tags.clone(),
+            created_at_ms: now_ms(),
+            failure: None,
+        };
+        // A name that was made up must not fail because it is taken.
+        for attempt in 1.. {
+            match self.store.insert_session(&session) {
+                Ok(()) => break,
+                Err(crate::store::StoreError::Taken { .. })
+                    if request.name.is_none() && attempt < 1000 =>
+                {
+                    session.name = name_for(request, &session.id, attempt);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(session)
+    }
+}
+
+/// The name that was asked for, else the program's, with a number where that is taken.
+fn name_for(request: &SessionStart, id: &SessionId, attempt: u32) -> SessionName {
+    if let Some(name) = &request.name {
+        return name.clone();
+    }
+    let program = request.command.first().map_or(&[][..], AsRef::as_ref);
+    let base = program.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let base: String = base
+        .iter()
+        .map(|b| match b {
+            b'a'..=b'z' | b'0'..=b'9' => char::from(*b),
+            b'A'..=b'Z' => char::from(b.to_ascii_lowercase()),
+            _ => '-',
+        })
+        .take(40)
+        .collect();
+    let base = base.trim_matches('-');
+    let name = match (base, attempt) {
+        ("", _) => id.to_string(),
+        (base, 0) => base.to_owned(),
+        (base, attempt) => format!("{base}-{}", attempt + 1),
+    };
+    // An id is a valid name as well, should the program's have made none.
+    name.parse().unwrap_or_else(|_| {
+        #[expect(clippy::unwrap_used, reason = "twelve hexadecimal digits are a label")]
+        id.as_str().parse().unwrap()
+    })
+}
+
+async fn launch(
+    backend: &SessionBackend,
+    guest: &Guest,
+    reference: plugin::Session,
+    request: &SessionStart,
+    session: &Session,
+) -> Result<(), Failure> {
+    let script = backend.launch(&LaunchRequest {
+        session: reference,
+        command: request.command.iter().map(|word| word.0.clone()).collect(),
+        environment: request
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.0.clone()))
+            .collect(),
+        cwd: session.cwd.clone(),
+        columns: COLUMNS,
+        rows: ROWS,
+        options: Vec::new(),
+    })?;
+    let output = guest_script::run(&guest.remote, &script).await?;
+    match u8::try_from(output.exit_code).unwrap_or(u8::MAX) {
+        0 => Ok(()),
+        code => {
+            let mut failure = guest_script::failure(code, &output.stderr, "the launch");
+            failure.kind = Kind::Launch;
+            Err(failure)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_from_the_program() {
+        let id = SessionId::from_random([1; 6]);
+        for (program, attempt, expected) in [
+            ("/usr/bin/My_Agent", 0, "my-agent"),
+            ("bash", 2, "bash-3"),
+            ("$(rm)", 0, "rm"),
+            ("ü", 0, "010101010101"),
+        ] {
+            let request = SessionStart {
+                vm: "v".into(),
+                command: vec![program.into()],
+                name: None,
+                backend: None,
+                cwd: None,
+                env: vec![],
+                require: vec![],
+                stdin: StdinKind::Pipe,
+                tags: Default::default(),
+            };
+            assert_eq!(name_for(&request, &id, attempt).as_str(), expected);
+        }
+    }
+}
