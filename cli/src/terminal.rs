@@ -8,6 +8,8 @@ use banger_core::escape;
 use rustix::fd::BorrowedFd;
 use std::io::IsTerminal as _;
 
+const PIPE_SIZE: usize = 1 << 20;
+
 /// What may reach a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
@@ -34,6 +36,7 @@ pub struct Terminal {
 impl Terminal {
     /// Escapes where an output is a terminal and the guest is not trusted.
     pub fn new(trust: Trust) -> Self {
+        widen(rustix::stdio::stdout());
         let escaper =
             |is_terminal: bool| (is_terminal && trust == Trust::Escaped).then(Escaper::default);
         Self {
@@ -53,6 +56,14 @@ impl Sink for Terminal {
             Some(escaper) => write_all(fd, escaper.escape(bytes).as_bytes()),
             None => write_all(fd, bytes),
         }
+    }
+}
+
+/// A pipe holds 64 KiB by default: with more room, the two ends change places less often. Where
+/// it is no pipe, or the user has no more to spend, it stays as it is.
+fn widen(fd: BorrowedFd<'_>) {
+    if rustix::pipe::fcntl_getpipe_size(fd).is_ok_and(|size| size < PIPE_SIZE) {
+        let _ = rustix::pipe::fcntl_setpipe_size(fd, PIPE_SIZE);
     }
 }
 

@@ -307,3 +307,29 @@ fn where_no_daemon_runs_status_and_stop_start_none() {
     banger(&["daemon", "stop"]).success().stdout("");
     assert_eq!(std::fs::read_dir(home.path()).expect("reads").count(), 0);
 }
+
+#[test]
+fn a_daemon_that_cannot_start_says_why() {
+    let home = tempfile::tempdir().expect("a directory");
+    // Nobody can listen on a directory.
+    std::fs::create_dir_all(home.path().join("runtime/daemon.sock/x")).expect("a directory");
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_banger"));
+    command.env_clear().env("BANGER_HOME", home.path());
+    let output = command
+        .args(["vm", "list"])
+        .assert()
+        .code(11)
+        .stdout("")
+        .get_output()
+        .clone();
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(
+        text.starts_with("error: the daemon did not start: it ended with "),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n  | error: "),
+        "the log's end is missing: {text}"
+    );
+    assert!(text.contains("daemon.log"), "{text}");
+}
