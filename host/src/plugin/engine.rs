@@ -199,10 +199,13 @@ fn fault(error: &wasmtime::Error, usage: &Usage, function: &'static str) -> Faul
             function,
             trap: "it panicked".into(),
         },
-        Some(trap) => Fault::Trap {
-            function,
-            trap: trap.to_string(),
-        },
+        Some(trap) => {
+            let text = trap.to_string();
+            Fault::Trap {
+                function,
+                trap: text.strip_prefix("wasm trap: ").unwrap_or(&text).to_owned(),
+            }
+        }
         // The engine's own type for this is private.
         None if is_output_limit(error) => Fault::OutputTooLarge { function },
         // Everything else that can go wrong after types were checked is reading the result.
@@ -219,5 +222,9 @@ fn is_output_limit(error: &wasmtime::Error) -> bool {
 /// The first line of the engine's innermost sentence, escaped and cut.
 pub(super) fn first_line(error: &wasmtime::Error) -> String {
     let text = error.root_cause().to_string();
-    super::validate::shown(text.lines().next().unwrap_or_default().as_bytes())
+    let line = text.lines().next().unwrap_or_default();
+    // The validator adds the byte's number, which tells a user nothing.
+    let sentence = line.split(" (at offset ").next().unwrap_or(line);
+    let words: Vec<&str> = sentence.split_whitespace().collect();
+    super::validate::shown(words.join(" ").as_bytes())
 }
