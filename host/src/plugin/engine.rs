@@ -225,6 +225,10 @@ pub(super) fn first_line(error: &wasmtime::Error) -> String {
     let line = text.lines().next().unwrap_or_default();
     // The validator adds the byte's number, which tells a user nothing.
     let sentence = line.split(" (at offset ").next().unwrap_or(line);
+    let sentence = match sentence.split_once(": ") {
+        Some((place, rest)) if place.contains(" at offset ") => rest,
+        _ => sentence,
+    };
     let words: Vec<&str> = sentence.split_whitespace().collect();
     super::validate::shown(words.join(" ").as_bytes())
 }

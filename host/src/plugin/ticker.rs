@@ -132,10 +132,61 @@ impl Shared {
                     }
                     if state.phase == Phase::Ticking && state.running == 0 && !state.began {
                         state.phase = Phase::Parked;
+                        self.changed.notify_all();
                     }
                     state.began = false;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_for(ticker: &Ticker, phase: Phase) {
+        let (state, timeout) = ticker
+            .shared
+            .changed
+            .wait_timeout_while(ticker.shared.lock(), 100 * TICK, |s| s.phase != phase)
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out() && state.phase == phase);
+    }
+
+    #[test]
+    fn it_ticks_while_a_call_runs_and_parks_afterwards() {
+        let engine = wasmtime::Engine::default();
+        let ticker = Ticker::new(engine.weak());
+        for _ in 0..2 {
+            let call = ticker.begin().expect("a thread");
+            let (state, _) = ticker
+                .shared
+                .changed
+                .wait_timeout_while(ticker.shared.lock(), 4 * TICK, |s| s.phase != Phase::Parked)
+                .unwrap_or_else(PoisonError::into_inner);
+            assert!(
+                state.phase == Phase::Ticking,
+                "it does not park during a call"
+            );
+            drop(state);
+            drop(call);
+            wait_for(&ticker, Phase::Parked);
+        }
+    }
+
+    #[test]
+    fn its_thread_ends_with_it() {
+        let engine = wasmtime::Engine::default();
+        let ticker = Ticker::new(engine.weak());
+        drop(ticker.begin().expect("a thread"));
+        let shared = Arc::downgrade(&ticker.shared);
+        // The thread then holds the only count, and the drop wakes it.
+        drop(ticker);
+        let start = std::time::Instant::now();
+        while shared.strong_count() > 0 {
+            assert!(start.elapsed() < 100 * TICK, "the thread still runs");
+            std::thread::yield_now();
         }
     }
 }
