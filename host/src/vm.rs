@@ -22,6 +22,8 @@ use std::time::Duration;
 /// How long a guest may take from power-on until it lets us in. Software emulation on a busy
 /// machine is slow, and a guest with systemd slower.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// How long to wait for the console to tell that sshd listens, before trying all the same.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long an adopted host may take.
 const ADOPT_LIMIT: Duration = Duration::from_secs(15);
 /// How long a guest may take to power off.
@@ -347,6 +349,7 @@ impl Machines {
         };
         let guest = self.qemu_guest(record, running.ssh_port)?;
         let process = running.process;
+        machine.wait_for_sshd(CONSOLE_LIMIT).await;
         guest
             .remote
             .wait_ready(BOOT_LIMIT, move || {

@@ -199,6 +199,7 @@ impl Inner {
         let mut info = one.info();
         if let Some(error) = conflict {
             info.error = Some(error.into());
+            info.provides.clear();
         } else if let Ok(new) = one.provides {
             self.session_backends.extend(new.session_backend);
             self.preflights.extend(new.preflight);
@@ -231,6 +232,23 @@ impl Inner {
             return Some(taken("workspace kind", kind.as_str(), other.plugin()));
         }
         None
+    }
+}
+
+impl Provides {
+    /// What it adds, in the words of the command line.
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        if let Some(backend) = &self.session_backend {
+            names.push(format!("backend {}", backend.info().name));
+        }
+        if self.preflight.is_some() {
+            names.push("preflight".to_owned());
+        }
+        if let Some(workspace) = &self.workspace {
+            names.push(format!("workspace {}", workspace.info().kind));
+        }
+        names
     }
 }
 

@@ -17,12 +17,13 @@ const AFTER_REFUSAL: Duration = Duration::from_millis(50);
 /// While an attempt is unanswered, another begins after this time. QEMU's user network accepts a
 /// connection at once and repeats its SYN to the guest only after seconds, so an attempt
 /// that came too early would notice sshd late.
-const OVERLAP: Duration = Duration::from_millis(200);
-/// How long an attempt waits for the server's first byte. In software emulation sshd needs some
-/// hundred milliseconds for it.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Attempts at once. Each costs the guest a process, just when it is busiest.
-const ATTEMPTS: usize = 8;
+const OVERLAP: Duration = Duration::from_millis(1500);
+/// How long an attempt waits for the server's first byte. Each attempt costs the guest a new sshd
+/// process, which needs a second in software emulation and several on a busy host: giving up early
+/// and trying anew would keep the guest so busy that none ever succeeds.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Attempts at once.
+const ATTEMPTS: usize = 3;
 
 impl Pool {
     /// Tries until a login succeeds. `check` is asked before each attempt whether the machine

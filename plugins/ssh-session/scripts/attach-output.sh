@@ -7,12 +7,18 @@ log=$dir/$2
 [[ -f $log ]] || refuse 3 "the session has no $2"
 size=$(stat -L -c %s -- "$log") || exit 1
 # Beyond the end, tail would take the log for one that was cut, and print all of it.
+skip=0
 if ((offset > size)); then
-    offset=$size
+    skip=$((offset - size)) offset=$size
 fi
 if [[ $4 == follow ]] && same_boot "$dir" && lives "$dir/monitor-pid"; then
     # Output comes by inotify, at once; the interval is only that of looking after the supervisor.
     # Tail looks at the log once more after it has seen the supervisor gone.
-    exec tail -c "+$((offset + 1))" -f -s 0.1 --pid="$pid" -- "$log"
+    follow=(tail -c "+$((offset + 1))" -f -s 0.1 --pid="$pid" -- "$log")
+    if ((skip == 0)); then
+        exec "${follow[@]}"
+    fi
+    "${follow[@]}" | { head -c "$skip" >/dev/null && exec cat; }
+    exit
 fi
 exec tail -c "+$((offset + 1))" -- "$log"

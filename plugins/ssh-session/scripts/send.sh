@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Writes all of stdin to the input of the session in $1 in one piece, within $2 milliseconds.
 set -u
 export LC_ALL=C
@@ -10,10 +11,6 @@ trap 'rm -f -- "$payload"' EXIT
 cat >"$payload" || refuse 1 "the payload cannot be stored in the guest"
 size=$(stat -c %s -- "$payload") || exit 1
 
-now_ms() {
-    now=${EPOCHREALTIME//[!0-9]/}
-    now=${now%???}
-}
 now_ms
 deadline=$((now + limit_ms))
 

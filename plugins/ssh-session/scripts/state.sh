@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Reads a session's state directory. Nothing in it is trusted: a damaged file reads as a missing
 # one. These functions answer in variables, so that asking costs no process.
 
@@ -39,6 +39,14 @@ same_boot() {
     read_value /proc/sys/kernel/random/boot_id 64
     boot=$value
     read_value "$1/boot-id" 64 && [[ -n $boot && $value == "$boot" ]]
+}
+
+# Sets `now` to milliseconds since the boot. The time of day may jump, above all after a saved
+# machine was restored.
+now_ms() {
+    local up
+    read -r up _ </proc/uptime
+    now=${up/./}0
 }
 
 # $1: an exit code, $2: a sentence for a person.

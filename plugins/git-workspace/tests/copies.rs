@@ -1,0 +1,404 @@
+//! Working copies from a real repository, with the scripts really run.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use banger_git_workspace::Plugin;
+use banger_git_workspace::contract::{
+    ChangeKind, Guest as _, LayOverRequest, Output, ReceiveRequest, Script, Source, Status,
+};
+use banger_plugin_testing::{command, exit_code, lint, run};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn git(dir: &Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(dir)
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git {args:?}: {output:?}");
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .trim_end()
+        .to_owned()
+}
+
+struct World {
+    root: tempfile::TempDir,
+    head: String,
+}
+
+impl World {
+    fn new(format: &str) -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("b 'odd':\"$(x)")
+            .tempdir()
+            .unwrap();
+        let user = root.path().join("user");
+        fs::create_dir_all(user.join("dir")).unwrap();
+        git(
+            &user,
+            &["init", "-q", "-b", "topic/x", "--object-format", format],
+        );
+        git(&user, &["config", "user.name", "n"]);
+        git(&user, &["config", "user.email", "e"]);
+        for (name, content) in [
+            ("dir/file", "1\n2\n3\n4\n5\n"),
+            ("becomes-dir", "x"),
+            ("gone", "g\n"),
+            ("-dash", "d\n"),
+            ("new\nline", "n\n"),
+        ] {
+            fs::write(user.join(name), content).unwrap();
+        }
+        fs::write(user.join("binary"), [0, 1, 2, 255]).unwrap();
+        symlink("gone", user.join("link")).unwrap();
+        git(&user, &["add", "-A"]);
+        git(&user, &["commit", "-qm", "one"]);
+        fs::write(user.join("gone"), "g2\n").unwrap();
+        git(&user, &["commit", "-qam", "two"]);
+        let head = git(&user, &["rev-parse", "HEAD"]);
+        Self { root, head }
+    }
+
+    fn user(&self) -> PathBuf {
+        self.root.path().join("user")
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.root.path().join("copy of it\n")
+    }
+
+    fn path(&self) -> String {
+        self.copy().to_str().unwrap().to_owned()
+    }
+
+    fn request(&self) -> ReceiveRequest {
+        ReceiveRequest {
+            path: self.path(),
+            source: Source {
+                head: self.head.clone(),
+                branch: Some("topic/x".into()),
+                object_format: if self.head.len() == 40 {
+                    "sha1"
+                } else {
+                    "sha256"
+                }
+                .into(),
+                user_name: Some("-n $(id) '\"".into()),
+                user_email: Some("e@x".into()),
+            },
+            depth: None,
+            overwrite: false,
+        }
+    }
+
+    /// Joins the script to `git upload-pack`, as the host does.
+    fn receive(&self, request: ReceiveRequest) -> i32 {
+        let script = Plugin::receive(request).unwrap();
+        let mut guest = command(&script.body, &script.args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let served = Command::new("git")
+            .arg("upload-pack")
+            .arg(self.user())
+            .env_remove("GIT_PROTOCOL")
+            .stdin(guest.stdout.take().unwrap())
+            .stdout(guest.stdin.take().unwrap())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        let code = guest.wait().unwrap().code().unwrap();
+        assert!(served.success() || code != 0);
+        code
+    }
+
+    fn received(&self) {
+        assert_eq!(self.receive(self.request()), 0);
+        let laid = self.lay_over(&[], &[]);
+        assert!(laid.status.success(), "{laid:?}");
+    }
+
+    fn lay_over(&self, deleted: &[&str], changed: &[&str]) -> std::process::Output {
+        let script = Plugin::lay_over(LayOverRequest {
+            path: self.path(),
+            head: self.head.clone(),
+            deleted: deleted
+                .iter()
+                .map(|path| path.as_bytes().to_vec())
+                .collect(),
+        })
+        .unwrap();
+        let tar = Command::new("tar")
+            .arg("-C")
+            .arg(self.user())
+            .args(["-c", "--null", "--verbatim-files-from", "-T", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let names = changed
+            .iter()
+            .map(|name| format!("{name}\0"))
+            .collect::<String>();
+        std::io::Write::write_all(&mut tar.stdin.as_ref().unwrap(), names.as_bytes()).unwrap();
+        let tar = tar.wait_with_output().unwrap();
+        assert!(tar.status.success());
+        run(
+            &script.body,
+            &script.args,
+            &[script.stdin, tar.stdout].concat(),
+        )
+    }
+
+    fn inspect(&self, base: Option<&str>) -> Result<Status, String> {
+        let output = go(Plugin::inspect(self.path(), base.map(str::to_owned)).unwrap());
+        Plugin::read_inspect(Output {
+            exit_code: exit_code(&output),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
+        .map_err(|refusal| refusal.message)
+    }
+
+    fn patch(&self) -> Vec<u8> {
+        let output = go(Plugin::export_patch(self.path(), self.head.clone()).unwrap());
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    }
+
+    /// Applies the patch at the base, on the user's side, and compares the trees.
+    fn assert_patch_brings_everything(&self) {
+        let patch = self.root.path().join("patch");
+        fs::write(&patch, self.patch()).unwrap();
+        let user = self.user();
+        git(&user, &["reset", "-q", "--hard"]);
+        git(&user, &["clean", "-qfdx"]);
+        git(&user, &["apply", "--index", patch.to_str().unwrap()]);
+        self.assert_same_files();
+    }
+
+    fn assert_same_files(&self) {
+        let output = Command::new("diff")
+            .args(["-r", "--no-dereference", "--exclude=.git"])
+            .args([self.user(), self.copy()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+fn go(script: Script) -> std::process::Output {
+    run(&script.body, &script.args, &script.stdin)
+}
+
+#[test]
+fn scripts_are_clean() {
+    lint(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts")));
+}
+
+#[test]
+fn a_repository_comes_over_in_either_format() {
+    for format in ["sha1", "sha256"] {
+        let world = World::new(format);
+        world.received();
+        world.assert_same_files();
+        let copy = world.copy();
+        assert_eq!(git(&copy, &["symbolic-ref", "HEAD"]), "refs/heads/topic/x");
+        assert_eq!(git(&copy, &["rev-parse", "refs/banger/base"]), world.head);
+        assert_eq!(git(&copy, &["config", "user.name"]), "-n $(id) '\"");
+        assert_eq!(git(&copy, &["status", "--short"]), "");
+        assert_eq!(git(&copy, &["rev-list", "--count", "HEAD"]), "2");
+    }
+}
+
+#[test]
+fn what_is_there_is_kept_unless_it_may_be_overwritten() {
+    let world = World::new("sha1");
+    fs::create_dir(world.copy()).unwrap();
+    fs::write(world.copy().join(".precious"), "p").unwrap();
+    assert_eq!(world.receive(world.request()), 3);
+    let wrong = ReceiveRequest {
+        source: Source {
+            head: "1".repeat(40),
+            ..world.request().source
+        },
+        overwrite: true,
+        ..world.request()
+    };
+    assert_eq!(world.receive(wrong), 1);
+    assert_eq!(fs::read(world.copy().join(".precious")).unwrap(), b"p");
+    let shallow = ReceiveRequest {
+        depth: Some(1),
+        overwrite: true,
+        source: Source {
+            branch: None,
+            ..world.request().source
+        },
+        ..world.request()
+    };
+    assert_eq!(world.receive(shallow), 0);
+    assert_eq!(git(&world.copy(), &["rev-list", "--count", "HEAD"]), "1");
+    assert!(!world.copy().join(".precious").exists());
+    assert_eq!(
+        fs::read_dir(world.root.path()).unwrap().count(),
+        2,
+        "nothing is left beside it"
+    );
+}
+
+#[test]
+fn the_users_changes_are_laid_over() {
+    let world = World::new("sha1");
+    world.received();
+    let user = world.user();
+    fs::remove_file(user.join("becomes-dir")).unwrap();
+    fs::create_dir(user.join("becomes-dir")).unwrap();
+    fs::write(user.join("becomes-dir/in"), "i").unwrap();
+    fs::remove_dir_all(user.join("dir")).unwrap();
+    fs::write(user.join("dir"), "now a file").unwrap();
+    fs::remove_file(user.join("gone")).unwrap();
+    fs::write(user.join("-dash"), "changed").unwrap();
+    fs::set_permissions(user.join("new\nline"), PermissionsExt::from_mode(0o755)).unwrap();
+    let laid = world.lay_over(
+        &["becomes-dir", "dir/file", "gone"],
+        &["becomes-dir/in", "dir", "-dash", "new\nline"],
+    );
+    assert!(laid.status.success(), "{laid:?}");
+    world.assert_same_files();
+    let mode = fs::metadata(world.copy().join("new\nline"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o755);
+    for path in ["", "/etc/passwd", "a/../b", ".git/config", "a//b", "."] {
+        let request = LayOverRequest {
+            path: world.path(),
+            head: world.head.clone(),
+            deleted: vec![path.into()],
+        };
+        assert!(Plugin::lay_over(request).is_err(), "{path}");
+    }
+}
+
+#[test]
+fn everything_comes_back_whatever_the_agent_has_configured() {
+    let world = World::new("sha1");
+    world.received();
+    let copy = world.copy();
+    for (key, value) in [
+        ("diff.noprefix", "true"),
+        ("diff.mnemonicPrefix", "true"),
+        ("color.ui", "always"),
+        ("diff.external", "false"),
+        ("diff.submodule", "log"),
+        ("diff.context", "0"),
+        ("diff.relative", "true"),
+        ("diff.x.textconv", "false"),
+        ("core.hooksPath", "/dev/null/x"),
+    ] {
+        git(&copy, &["config", key, value]);
+    }
+    fs::write(copy.join(".gitattributes"), "dir/* diff=x\n").unwrap();
+    fs::write(copy.join(".gitignore"), "ignored\n").unwrap();
+    fs::write(copy.join("dir/file"), "1\n2\n3!\n4\n5\n").unwrap();
+    git(&copy, &["add", "-A"]);
+    git(&copy, &["commit", "-qm", "three"]);
+    fs::write(copy.join("staged"), "s").unwrap();
+    git(&copy, &["add", "staged"]);
+    fs::write(copy.join("staged"), "s, then more").unwrap();
+    git(&copy, &["mv", "gone", "moved $(x)"]);
+    fs::remove_file(copy.join("becomes-dir")).unwrap();
+    fs::write(copy.join("binary"), [9, 0, 9]).unwrap();
+    fs::create_dir(copy.join("nested")).unwrap();
+    git(&copy.join("nested"), &["init", "-q"]);
+    fs::write(copy.join("nested/file"), "in a repository of its own").unwrap();
+    // Another git has crashed, or is at work.
+    fs::write(copy.join(".git/index.lock"), "").unwrap();
+    let index = fs::read(copy.join(".git/index")).unwrap();
+
+    let status = world.inspect(Some("refs/banger/base")).unwrap();
+    assert_eq!(
+        (status.commits, status.base.as_str()),
+        (1, world.head.as_str())
+    );
+    assert_eq!(status.branch.as_deref(), Some("topic/x"));
+    let moved = status
+        .changes
+        .iter()
+        .find(|one| one.kind == ChangeKind::Renamed)
+        .unwrap();
+    assert_eq!(moved.path, b"moved $(x)");
+    assert_eq!(moved.old_path.as_deref(), Some(b"gone".as_slice()));
+    assert_eq!(status.changes.len(), 8, "{:?}", status.changes);
+    let since_head = world.inspect(None).unwrap();
+    assert_eq!((since_head.commits, since_head.changes.len()), (0, 5));
+
+    assert_eq!(fs::read(copy.join(".git/index")).unwrap(), index);
+    fs::remove_dir_all(copy.join("nested/.git")).unwrap();
+    world.assert_patch_brings_everything();
+}
+
+#[test]
+fn a_merge_that_is_under_way_is_exported() {
+    let world = World::new("sha1");
+    world.received();
+    let copy = world.copy();
+    git(&copy, &["checkout", "-qb", "other"]);
+    fs::write(copy.join("gone"), "theirs\n").unwrap();
+    git(&copy, &["commit", "-qam", "theirs"]);
+    git(&copy, &["checkout", "-q", "topic/x"]);
+    fs::write(copy.join("gone"), "ours\n").unwrap();
+    git(&copy, &["commit", "-qam", "ours"]);
+    let merge = Command::new("git")
+        .arg("-C")
+        .arg(&copy)
+        .args(["merge", "other"])
+        .output();
+    assert!(!merge.unwrap().status.success());
+    world.assert_patch_brings_everything();
+    assert!(git(&copy, &["status"]).contains("unmerged"));
+}
+
+#[test]
+fn an_unborn_head_and_an_unknown_base_are_told() {
+    let world = World::new("sha1");
+    world.received();
+    let refusal = world.inspect(Some("--no-such")).unwrap_err();
+    assert!(
+        refusal.starts_with("`--no-such` is no commit in "),
+        "{refusal}"
+    );
+    git(&world.copy(), &["checkout", "-q", "--orphan", "empty"]);
+    let status = world.inspect(None).unwrap();
+    assert_eq!((status.head, status.changes.len()), (None, 7));
+    assert!(world.patch().is_empty(), "the files are as in the base");
+}
+
+#[test]
+fn any_bytes_are_read_or_refused() {
+    use proptest::prelude::*;
+    let read = |stdout: Vec<u8>| {
+        Plugin::read_inspect(Output {
+            exit_code: 0,
+            stdout,
+            stderr: vec![],
+        })
+    };
+    let good = format!(
+        "banger-git-1\0{0}\0b\0{0}\x003\0M\0a\0R100\0x\0y\0end\0",
+        "a".repeat(40)
+    );
+    assert_eq!(read(good.clone().into_bytes()).unwrap().changes.len(), 2);
+    proptest!(|(at in 0..good.len(), byte in any::<u8>(), bytes in prop::collection::vec(any::<u8>(), 0..99))| {
+        let mut changed = good.clone().into_bytes();
+        changed[at] = byte;
+        drop(read(changed));
+        drop(read(bytes));
+        prop_assert!(read(good.as_bytes()[..at].to_vec()).is_err());
+    });
+}

@@ -1,0 +1,437 @@
+//! The whole life of sessions, with the scripts really run.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use banger_plugin_testing::{command, eventually, exit_code, lint, run};
+use banger_ssh_session::Plugin;
+use banger_ssh_session::contract::{
+    Guest as _, LaunchRequest, Output, OutputStream, Script, Session, SessionState, Snapshot,
+    StdinKind,
+};
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+struct Guest {
+    root: tempfile::TempDir,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        for snapshot in self.inspect() {
+            self.run(Plugin::stop(self.session(&snapshot.id), 0).unwrap(), b"");
+        }
+    }
+}
+
+impl Guest {
+    fn new() -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("banger 'odd' $(name)\n")
+            .tempdir()
+            .unwrap();
+        Self { root }
+    }
+
+    fn root(&self) -> String {
+        format!("{}/sessions", self.root.path().display())
+    }
+
+    fn session(&self, id: &str) -> Session {
+        Session {
+            id: id.to_owned(),
+            state_root: self.root(),
+            stdin_kind: StdinKind::Pipe,
+        }
+    }
+
+    fn run(&self, script: Script, stdin: &[u8]) -> std::process::Output {
+        run(
+            &script.body,
+            &script.args,
+            &[script.stdin.as_slice(), stdin].concat(),
+        )
+    }
+
+    fn request(&self, id: &str, command: &[&[u8]], environment: &[(&str, &[u8])]) -> LaunchRequest {
+        LaunchRequest {
+            session: self.session(id),
+            command: command.iter().map(|word| word.to_vec()).collect(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .collect(),
+            cwd: b"/tmp".to_vec(),
+            columns: 80,
+            rows: 24,
+            options: Vec::new(),
+        }
+    }
+
+    fn launch(
+        &self,
+        id: &str,
+        command: &[&[u8]],
+        environment: &[(&str, &[u8])],
+    ) -> std::process::Output {
+        let script = Plugin::launch(self.request(id, command, environment)).unwrap();
+        self.run(script, b"")
+    }
+
+    fn launched(&self, id: &str, command: &[&[u8]]) {
+        let output = self.launch(id, command, &[]);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn inspect(&self) -> Vec<Snapshot> {
+        let output = self.run(Plugin::inspect(self.root(), vec![]), b"");
+        Plugin::read_inspect(Output {
+            exit_code: exit_code(&output),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
+        .unwrap()
+    }
+
+    fn one(&self, id: &str) -> Snapshot {
+        self.inspect().into_iter().find(|one| one.id == id).unwrap()
+    }
+
+    fn ended(&self, id: &str) -> Snapshot {
+        eventually("the session ends", || {
+            Some(self.one(id)).filter(|one| one.state == SessionState::Exited)
+        })
+    }
+
+    fn stdout(&self, id: &str) -> Vec<u8> {
+        std::fs::read(Plugin::paths(self.session(id)).stdout).unwrap()
+    }
+}
+
+fn follow(guest: &Guest, id: &str, offset: u64) -> std::process::Child {
+    let script =
+        Plugin::attach_output(guest.session(id), OutputStream::Stdout, offset, true).unwrap();
+    command(&script.body, &script.args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn scripts_are_clean() {
+    lint(std::path::Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/scripts"
+    )));
+}
+
+#[test]
+fn arguments_and_environment_arrive_byte_for_byte() {
+    let guest = Guest::new();
+    let hostile: [&[u8]; 6] = [
+        b"",
+        b"-n",
+        b"$(id) `id` ' \"",
+        b"a\nb\n",
+        b"\xff\xfe",
+        b"--",
+    ];
+    let mut words: Vec<&[u8]> = vec![b"sh", b"-c", b"env -0; printf '%s\\0' \"$@\"", b"x"];
+    words.extend(hostile);
+    let environment: [(&str, &[u8]); 6] = [
+        ("UID", b"7"),
+        ("IFS", b"x"),
+        ("dir", b"mine\n"),
+        ("SHELLOPTS", b"xtrace"),
+        ("BASH_ENV", b"$(touch /tmp/banger-should-not-exist)"),
+        ("LANG", b"\xff"),
+    ];
+    let output = guest.launch("a", &words, &environment);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(guest.ended("a").exit_code, Some(0));
+    let stdout = guest.stdout("a");
+    let expected = hostile.map(|word| [word, b"\0"].concat()).concat();
+    assert!(stdout.ends_with(&expected), "{}", stdout.escape_ascii());
+    let fields: Vec<&[u8]> = stdout.split(|byte| *byte == 0).collect();
+    for (name, value) in environment.iter().filter(|(name, _)| *name != "IFS") {
+        let pair = [name.as_bytes(), b"=", value].concat();
+        assert!(
+            fields.contains(&pair.as_slice()),
+            "{name}: {}",
+            stdout.escape_ascii()
+        );
+    }
+}
+
+#[test]
+fn a_session_lives_is_fed_read_and_stopped() {
+    let guest = Guest::new();
+    guest.launched("a", &[b"cat"]);
+    let running = guest.one("a");
+    assert_eq!(
+        (running.state, running.alive),
+        (SessionState::Running, true)
+    );
+
+    let mut reader = follow(&guest, "a", 2);
+    let payload: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    let sent = guest.run(Plugin::send(guest.session("a"), 20_000).unwrap(), &payload);
+    assert!(sent.status.success(), "{sent:?}");
+    let more = guest.run(
+        Plugin::attach_input(guest.session("a")).unwrap(),
+        b"more\0\n",
+    );
+    assert!(more.status.success(), "{more:?}");
+    let expected = [payload.as_slice(), b"more\0\n"].concat();
+    let mut seen = vec![0; expected.len() - 2];
+    reader
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut seen)
+        .unwrap();
+    assert!(seen == expected[2..]);
+
+    assert_eq!(
+        exit_code(&guest.run(Plugin::remove(guest.session("a")).unwrap(), b"")),
+        3
+    );
+    assert_eq!(exit_code(&guest.launch("a", &[b"true"], &[])), 3);
+    for _ in 0..2 {
+        let stopped = guest.run(Plugin::stop(guest.session("a"), 10_000).unwrap(), b"");
+        assert!(stopped.status.success(), "{stopped:?}");
+    }
+    let mut rest = Vec::new();
+    reader
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_to_end(&mut rest)
+        .unwrap();
+    assert!(rest.is_empty() && reader.wait().unwrap().success());
+    let ended = guest.one("a");
+    assert_eq!(
+        (ended.state, ended.exit_code),
+        (SessionState::Exited, Some(143))
+    );
+    assert_eq!(ended.stdout_bytes, expected.len() as u64);
+    assert_eq!(
+        exit_code(&guest.run(Plugin::send(guest.session("a"), 100).unwrap(), b"x")),
+        3
+    );
+    assert!(
+        guest
+            .run(Plugin::remove(guest.session("a")).unwrap(), b"")
+            .status
+            .success()
+    );
+    assert!(guest.inspect().is_empty());
+}
+
+#[test]
+fn a_program_that_does_not_read_is_told_of_exactly() {
+    let guest = Guest::new();
+    guest.launched("a", &[b"sleep", b"1000"]);
+    let sent = guest.run(
+        Plugin::send(guest.session("a"), 200).unwrap(),
+        &[b'x'; 100_001],
+    );
+    assert_eq!(exit_code(&sent), 4);
+    let stderr = String::from_utf8(sent.stderr).unwrap();
+    assert!(stderr.contains("65536 of 100001 bytes"), "{stderr}");
+}
+
+#[test]
+fn term_is_ignored_but_kill_is_not() {
+    let guest = Guest::new();
+    guest.launched(
+        "a",
+        &[
+            b"sh",
+            b"-c",
+            b"trap '' TERM; echo ready; while :; do sleep 1000; done",
+        ],
+    );
+    eventually("the trap is set", || {
+        (!guest.stdout("a").is_empty()).then_some(())
+    });
+    let stopped = guest.run(Plugin::stop(guest.session("a"), 50).unwrap(), b"");
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(guest.one("a").exit_code, Some(137));
+}
+
+#[test]
+fn signals_reach_the_group_and_exit_codes_are_kept() {
+    let guest = Guest::new();
+    guest.launched(
+        "a",
+        &[
+            b"bash",
+            b"-c",
+            b"trap 'exit 9' USR1; echo ready; read -r line",
+        ],
+    );
+    eventually("the trap is set", || {
+        (!guest.stdout("a").is_empty()).then_some(())
+    });
+    let sent = guest.run(
+        Plugin::signal(guest.session("a"), "SIGUSR1".into()).unwrap(),
+        b"",
+    );
+    assert!(sent.status.success(), "{sent:?}");
+    assert_eq!(guest.ended("a").exit_code, Some(9));
+    let late = guest.run(
+        Plugin::signal(guest.session("a"), "TERM".into()).unwrap(),
+        b"",
+    );
+    assert_eq!(exit_code(&late), 3);
+    guest.launched("b", &[b"sh", b"-c", b"exit 127"]);
+    assert_eq!(guest.ended("b").exit_code, Some(127));
+}
+
+#[test]
+fn what_cannot_run_fails_with_the_reason() {
+    let guest = Guest::new();
+    let bad = guest.root.path().join("bad");
+    std::fs::write(&bad, b"\x7fELF\0\0").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&bad, mode).unwrap();
+    let bad = bad.to_str().unwrap().to_owned();
+    for (id, program, reason) in [
+        ("a", "no-such-program", "not found in PATH"),
+        ("b", "/no/such", "does not exist"),
+        ("c", "/etc/passwd", "not executable"),
+        ("d", "/tmp", "is a directory"),
+        ("e", bad.as_str(), "cannot be executed"),
+    ] {
+        let output = guest.launch(id, &[program.as_bytes()], &[]);
+        assert_eq!(exit_code(&output), 1, "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains(reason),
+            "{output:?}"
+        );
+        let failed = guest.one(id);
+        assert_eq!(failed.state, SessionState::Failed);
+        assert!(failed.last_error.unwrap().contains(reason));
+    }
+}
+
+#[test]
+fn a_launch_that_is_cut_short_leaves_nothing() {
+    let guest = Guest::new();
+    let script = Plugin::launch(guest.request("a", &[b"true"], &[])).unwrap();
+    let cut = &script.stdin[..script.stdin.len() - 1];
+    assert_eq!(exit_code(&run(&script.body, &script.args, cut)), 1);
+    assert!(guest.inspect().is_empty());
+}
+
+#[test]
+fn without_its_supervisor_a_session_runs_on_and_then_is_lost() {
+    let guest = Guest::new();
+    guest.launched("a", &[b"sleep", b"1000"]);
+    let file = std::fs::read_to_string(Plugin::paths(guest.session("a")).monitor_pid).unwrap();
+    let monitor = file.split(' ').next().unwrap();
+    assert!(
+        Command::new("kill")
+            .args(["-9", monitor])
+            .status()
+            .unwrap()
+            .success()
+    );
+    eventually("the supervisor is gone", || {
+        let stat = std::fs::read_to_string(format!("/proc/{monitor}/stat")).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z")).then_some(())
+    });
+    let running = guest.one("a");
+    assert_eq!(
+        (running.state, running.alive),
+        (SessionState::Running, true)
+    );
+    assert!(
+        guest
+            .run(Plugin::stop(guest.session("a"), 5000).unwrap(), b"")
+            .status
+            .success()
+    );
+    assert_eq!(guest.one("a").state, SessionState::Lost);
+}
+
+#[test]
+fn another_boot_or_a_damaged_directory_is_lost() {
+    let guest = Guest::new();
+    guest.launched("a", &[b"sleep", b"1000"]);
+    let dir = Plugin::paths(guest.session("a")).state_dir;
+    let boot = std::fs::read(format!("{dir}/boot-id")).unwrap();
+    std::fs::write(format!("{dir}/boot-id"), "another\n").unwrap();
+    assert_eq!(guest.one("a").state, SessionState::Lost);
+    std::fs::write(format!("{dir}/boot-id"), boot).unwrap();
+    std::fs::write(format!("{dir}/status"), b"\xff\0").unwrap();
+    let damaged = guest.one("a");
+    assert_eq!(damaged.state, SessionState::Lost);
+    assert!(damaged.last_error.unwrap().contains("damaged"));
+}
+
+#[test]
+fn everything_is_followed_to_the_last_byte() {
+    let guest = Guest::new();
+    guest.launched(
+        "a",
+        &[b"bash", b"-c", b"read -r go; seq 100000; printf end"],
+    );
+    let mut reader = follow(&guest, "a", 0);
+    guest.run(Plugin::send(guest.session("a"), 5000).unwrap(), b"go\n");
+    let mut seen = Vec::new();
+    reader
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_to_end(&mut seen)
+        .unwrap();
+    reader.wait().unwrap();
+    assert!(seen.ends_with(b"100000\nend") && seen == guest.stdout("a"));
+    let tail = guest.run(
+        Plugin::tail(guest.session("a"), OutputStream::Stdout, 2).unwrap(),
+        b"",
+    );
+    assert_eq!(tail.stdout, b"100000\nend");
+    for (lines, length) in [(0, 0), (u64::MAX, seen.len())] {
+        let tail = guest.run(
+            Plugin::tail(guest.session("a"), OutputStream::Stdout, lines).unwrap(),
+            b"",
+        );
+        assert_eq!(tail.stdout.len(), length);
+    }
+    let beyond =
+        Plugin::attach_output(guest.session("a"), OutputStream::Stdout, u64::MAX, true).unwrap();
+    assert_eq!(guest.run(beyond, b"").stdout, b"");
+}
+
+#[test]
+fn any_bytes_are_read_or_refused() {
+    use proptest::prelude::*;
+    let read = |stdout: Vec<u8>| {
+        drop(Plugin::read_inspect(Output {
+            exit_code: 0,
+            stdout,
+            stderr: vec![],
+        }));
+    };
+    proptest!(|(bytes in prop::collection::vec(any::<u8>(), 0..200))| read(bytes));
+    let good = b"banger-sessions-1\0a\0running\x001\0\x001\0\x000\x000\x00\0\0end\0".to_vec();
+    assert_eq!(
+        Plugin::read_inspect(Output {
+            exit_code: 0,
+            stdout: good.clone(),
+            stderr: vec![]
+        })
+        .unwrap()
+        .len(),
+        1
+    );
+    proptest!(|(at in 0..good.len(), byte in any::<u8>())| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        read(bytes);
+        let cut = Output { exit_code: 0, stdout: good[..at].to_vec(), stderr: vec![] };
+        prop_assert!(Plugin::read_inspect(cut).is_err());
+    });
+}
