@@ -41,21 +41,6 @@ pub struct Provides {
 }
 
 impl Provides {
-    /// What it adds, in the words of the command line.
-    pub fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        if let Some(backend) = &self.session_backend {
-            names.push(format!("backend {}", backend.info().name));
-        }
-        if self.preflight.is_some() {
-            names.push("preflight".to_owned());
-        }
-        if let Some(workspace) = &self.workspace {
-            names.push(format!("workspace {}", workspace.info().kind));
-        }
-        names
-    }
-
     fn load(
         runtime: &Runtime,
         cache: Option<&CodeCache>,
