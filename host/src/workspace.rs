@@ -74,8 +74,8 @@ impl Workspaces {
     /// Puts a repository into a guest.
     ///
     /// # Errors
-    /// Where the repository can't be read, or the guest refuses; a working copy that was there
-    /// is still there then.
+    /// Where the repository can't be read, or the guest refuses. A working copy that was there is
+    /// still there unless the commit had arrived, and only laying files over it failed.
     pub async fn prepare(
         &self,
         vm: &VmRecord,
@@ -391,7 +391,7 @@ async fn lay_over(
         }
         match archive.await {
             Ok(Ok(())) => input.close().await.map_err(Failure::from),
-            // Without its end the guest's tar fails: nothing cut short is taken for the whole.
+            // The guest may have unpacked a part; the request fails, and nothing is recorded.
             Ok(Err(error)) => Err(Failure::new(
                 Kind::Invalid,
                 format!("can't read the working tree: {error}"),

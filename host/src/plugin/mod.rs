@@ -10,8 +10,8 @@
 //!
 //! # Threads
 //! Calls are synchronous: about a tenth of a millisecond for a well-behaved plugin, and up to
-//! [`DEADLINE`] for one that loops. Since a plugin is untrusted, async code uses [`off_thread`],
-//! which costs some 15 µs, rather than let it hold a worker thread for a second.
+//! [`DEADLINE`] for one that loops. [`off_thread`], which costs some 15 µs, keeps that away from the
+//! runtime's threads; its callers do not use it yet.
 
 mod bindings;
 mod cache;

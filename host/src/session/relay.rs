@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 const PIECES: usize = 4;
 
 /// `vm.exec`: the client's stdin in, stdout and stderr apart out, signals through, the exit code
-/// last. A client that goes away takes the command with it.
+/// last. When the client goes away, the command's input ends and sshd is asked for TERM, which it does
+/// not send for root.
 pub async fn exec(connection: Connection, process: Process) {
     let Connection {
         mut reader,
@@ -132,7 +133,8 @@ async fn carry(
 /// the process. Returns how many bytes were carried.
 ///
 /// # Errors
-/// `None` where the client went away before its end of file: nothing is written then.
+/// `None` where the client went away before its end of file. Dropping the input ends it, so the guest
+/// takes what was carried for the whole payload.
 pub async fn payload(
     connection: &mut Connection,
     process: Process,

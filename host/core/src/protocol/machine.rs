@@ -74,7 +74,7 @@ pub struct VmCreate {
     /// The image; `base` where absent.
     #[serde(default)]
     pub image: Option<ImageName>,
-    /// Processors, 1 to 256; where absent, half of the host's, at most 4.
+    /// Processors, 1 to 64; where absent, half of the host's, at most 4.
     #[serde(default)]
     pub cpus: Option<u32>,
     /// Memory in MiB, 128 and up; 2048 where absent.

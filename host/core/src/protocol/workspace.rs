@@ -6,7 +6,8 @@ use crate::{ByteString, GuestPath};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The path in the guest where none is given.
+/// The path in the guest where none is given, in machines of banger's own; on an adopted host it is
+/// `repo` in the user's home.
 pub const DEFAULT_GUEST_PATH: &str = "/root/repo";
 
 /// How much of the repository goes in.
