@@ -1,5 +1,6 @@
 //! A connection to the daemon: requests out, replies and progress in.
 
+use crate::launch::{self, Connected, Started};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::signal::{Event, Signals};
@@ -7,6 +8,7 @@ use banger_core::protocol::{
     Call, Hello, HelloReply, MESSAGE_LIMIT, Message, PROTOCOL_VERSION, Request,
 };
 use banger_core::{Failure, Kind};
+use banger_host::dirs::Dirs;
 use serde::de::DeserializeOwned;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
@@ -36,10 +38,31 @@ pub struct Client {
     /// How much of `received` holds no line feed for sure.
     searched: usize,
     requests: u64,
+    /// Whether nothing has ever been received.
+    is_silent: bool,
+    /// Where a connection can be had that serves better; none where this one must do.
+    origin: Option<Origin>,
+}
+
+#[derive(Debug)]
+struct Origin {
+    dirs: Dirs,
+    started: Option<Started>,
 }
 
 impl Client {
-    /// Talks over this socket.
+    /// Connects to the daemon, which is started where none runs.
+    ///
+    /// # Errors
+    /// Where it can't be reached or started.
+    pub fn connect(dirs: Dirs, signals: Arc<Signals>, output: &Output) -> Result<Self, Failure> {
+        let Connected { socket, started } = launch::connect_or_start(&dirs)?;
+        let mut client = Self::new(socket, signals, output);
+        client.origin = Some(Origin { dirs, started });
+        Ok(client)
+    }
+
+    /// Talks over this socket alone.
     pub fn new(socket: UnixStream, signals: Arc<Signals>, output: &Output) -> Self {
         Self {
             socket,
@@ -48,6 +71,8 @@ impl Client {
             received: Vec::new(),
             searched: 0,
             requests: 0,
+            is_silent: true,
+            origin: None,
         }
     }
 
@@ -76,9 +101,38 @@ impl Client {
         self.requests += 1;
         let id = self.requests;
         push_line(&mut lines, &Request::new(id, call))?;
+        loop {
+            let heard = self.exchange(&lines, id, greets);
+            let (Err(failure), Some(origin)) = (&heard, self.origin.take()) else {
+                return heard;
+            };
+            if !self.is_silent || failure.kind != Kind::Daemon {
+                return heard;
+            }
+            // It went before it said a word: ours, because it could not start; another, because
+            // it was about to end, and then the next one serves.
+            if let Some(started) = origin.started {
+                return started.why_ended().map_or(heard, Err);
+            }
+            let Connected { socket, started } = launch::connect_or_start(&origin.dirs)?;
+            self.socket = socket;
+            self.origin = started.map(|started| Origin {
+                dirs: origin.dirs,
+                started: Some(started),
+            });
+        }
+    }
+
+    /// Writes requests and reads up to the answer of the last.
+    fn exchange<R: DeserializeOwned>(
+        &mut self,
+        lines: &[u8],
+        id: u64,
+        greets: bool,
+    ) -> Result<Reply<R>, Failure> {
         // A daemon that refuses the greeting may close before it has read all: what it wrote
         // tells more than the failed write.
-        let written = self.socket.write_all(&lines);
+        let written = self.socket.write_all(lines);
         let mut progress = Progress::new(self.quiet);
         let mut cancelled = false;
         if greets {
@@ -191,7 +245,9 @@ impl Client {
                 read => break read,
             }
         };
-        self.received.truncate(start + *read.as_ref().unwrap_or(&0));
+        let length = *read.as_ref().unwrap_or(&0);
+        self.received.truncate(start + length);
+        self.is_silent &= length == 0;
         read.map_err(|error| lost(&error))
     }
 }

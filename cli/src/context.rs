@@ -54,10 +54,7 @@ impl Context {
     /// # Errors
     /// Where it can't be reached or started.
     pub fn client(&self) -> Result<Client, Failure> {
-        let dirs = self.dirs()?;
-        let signals = self.signals()?;
-        let socket = crate::launch::connect_or_start(&dirs)?;
-        Ok(Client::new(socket, signals, &self.output))
+        Client::connect(self.dirs()?, self.signals()?, &self.output)
     }
 
     /// Asks the daemon one thing.

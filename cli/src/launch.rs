@@ -7,13 +7,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a daemon may take until it answers.
 const DEADLINE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long another daemon has to answer or to go, before ours is started once more.
+const RESPAWN: Duration = Duration::from_millis(200);
 /// How much of the log's end is shown.
 const LOG_SHOWN: u64 = 4096;
 
@@ -41,44 +43,87 @@ fn absent(error: &std::io::Error) -> bool {
     )
 }
 
+/// A connection, and the daemon where it was started for it.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub socket: UnixStream,
+    /// What was started.
+    pub started: Option<Started>,
+}
+
+/// A daemon that was started here. It listens before it is ready, and may still fail.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    log: PathBuf,
+    /// Where its part of the log begins.
+    log_start: u64,
+}
+
+impl Started {
+    /// Why it ended, where it has, or does within a second.
+    pub fn why_ended(mut self) -> Option<Failure> {
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(1) {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(self.not_started(&format!("it ended with {status}")));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        None
+    }
+
+    fn not_started(&self, why: &str) -> Failure {
+        Failure::new(Kind::Daemon, format!("the daemon did not start: {why}"))
+            .detail(&end_of(&self.log, self.log_start).unwrap_or_default())
+            .hint(format!(
+                "its log is `{}`; `banger daemon run` runs it in the foreground",
+                shown(&self.log)
+            ))
+    }
+}
+
 /// A connection to the daemon that runs, or to one that is started here.
 ///
 /// # Errors
 /// Where it does not start, with the end of its log.
-pub fn connect_or_start(dirs: &Dirs) -> Result<UnixStream, Failure> {
+pub fn connect_or_start(dirs: &Dirs) -> Result<Connected, Failure> {
     match connect(dirs)? {
-        Some(socket) => Ok(socket),
+        Some(socket) => Ok(Connected {
+            socket,
+            started: None,
+        }),
         None => start(dirs),
     }
 }
 
-fn start(dirs: &Dirs) -> Result<UnixStream, Failure> {
+fn start(dirs: &Dirs) -> Result<Connected, Failure> {
     dirs.create()?;
-    let path = dirs.daemon_log();
-    let mut log = open_log(&path)?;
-    let start = log.seek(SeekFrom::End(0)).unwrap_or(0);
-    let mut child = spawn(&log)?;
     let since = Instant::now();
+    let mut started = spawn(dirs)?;
+    let mut spawned = Instant::now();
     loop {
         if let Some(socket) = connect(dirs)? {
-            return Ok(socket);
+            let started = Some(started);
+            return Ok(Connected { socket, started });
         }
-        // Another banger may have started one at the same time: then ours ends with 0, and the
-        // other's answers soon.
-        match child.try_wait() {
+        match started.child.try_wait() {
             Ok(Some(status)) if !status.success() => {
-                return Err(not_started(
-                    &path,
-                    start,
-                    &format!("it ended with {status}"),
-                ));
+                return Err(started.not_started(&format!("it ended with {status}")));
+            }
+            // Another daemon holds the lock: one that has just been started and answers soon, or
+            // one that is about to end, after which ours must be started anew.
+            Ok(Some(_)) if spawned.elapsed() > RESPAWN => {
+                started = spawn(dirs)?;
+                spawned = Instant::now();
             }
             Ok(_) => {}
             Err(error) => return Err(host("wait for the daemon", &error)),
         }
         if since.elapsed() > DEADLINE {
             let why = format!("it did not answer within {} s", DEADLINE.as_secs());
-            return Err(not_started(&path, start, &why));
+            return Err(started.not_started(&why));
         }
         std::thread::sleep(PAUSE);
     }
@@ -92,24 +137,22 @@ fn open_log(path: &Path) -> Result<File, Failure> {
 }
 
 /// Starts `banger daemon run`. It leaves our session by itself.
-fn spawn(log: &File) -> Result<Child, Failure> {
+fn spawn(dirs: &Dirs) -> Result<Started, Failure> {
+    let path = dirs.daemon_log();
+    let mut log = open_log(&path)?;
+    let log_start = log.seek(SeekFrom::End(0)).unwrap_or(0);
     let failed = |error: std::io::Error| host("start the daemon", &error);
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command.args(["daemon", "run", "--own-session"]);
     command.stdin(Stdio::null()).current_dir("/");
     command.stdout(log.try_clone().map_err(failed)?);
-    command.stderr(log.try_clone().map_err(failed)?);
-    command.spawn().map_err(failed)
-}
-
-fn not_started(log: &Path, start: u64, why: &str) -> Failure {
-    Failure::new(Kind::Daemon, format!("the daemon did not start: {why}"))
-        .detail(&end_of(log, start).unwrap_or_default())
-        .hint(format!(
-            "its log is `{}`; `banger daemon run` runs it in the foreground",
-            shown(log)
-        ))
+    command.stderr(log);
+    Ok(Started {
+        child: command.spawn().map_err(failed)?,
+        log: path,
+        log_start,
+    })
 }
 
 /// The end of what was written to a log since `start`.

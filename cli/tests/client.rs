@@ -333,3 +333,95 @@ fn a_daemon_that_cannot_start_says_why() {
     );
     assert!(text.contains("daemon.log"), "{text}");
 }
+
+/// `banger` with a home of its own, and the real daemon.
+fn banger(home: &std::path::Path, arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_banger"));
+    command.env_clear().env("BANGER_HOME", home).args(arguments);
+    command
+}
+
+/// Ends the daemon of a home, also where a test fails.
+struct End<'a>(&'a std::path::Path);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let _ = banger(self.0, &["daemon", "stop", "-q"]).status();
+    }
+}
+
+fn daemon_process(home: &std::path::Path) -> serde_json::Value {
+    let output = banger(home, &["daemon", "status", "--json"])
+        .output()
+        .expect("runs");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    json["pid"].clone()
+}
+
+#[test]
+fn commands_at_once_start_one_daemon_which_outlives_them_and_ends_when_told() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let _end = End(home);
+    let children: Vec<_> = (0..6)
+        .map(|_| {
+            let mut command = banger(home, &["vm", "list", "--json"]);
+            command
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("starts")
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"vms\":[]}\n");
+        assert!(output.status.success());
+    }
+    let first = daemon_process(home);
+    assert!(first.is_u64(), "{first}");
+    // Ends while others ask: each is served, by the old daemon or by a new one.
+    let mut stop = banger(home, &["daemon", "stop", "-q"])
+        .spawn()
+        .expect("starts");
+    for _ in 0..5 {
+        let output = banger(home, &["vm", "list", "--json"])
+            .output()
+            .expect("runs");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"vms\":[]}\n");
+    }
+    assert!(stop.wait().expect("ends").success());
+    assert_ne!(daemon_process(home), first);
+    assert!(
+        banger(home, &["daemon", "stop", "-q"])
+            .status()
+            .expect("runs")
+            .success()
+    );
+    assert_eq!(
+        banger(home, &["daemon", "status", "-q"])
+            .output()
+            .expect("runs")
+            .status
+            .code(),
+        Some(11)
+    );
+}
+
+#[test]
+fn a_daemon_that_listens_and_then_fails_says_why() {
+    let home = tempfile::tempdir().expect("a directory");
+    // It is opened after the socket.
+    std::fs::create_dir_all(home.path().join("state/banger.db")).expect("a directory");
+    let output = banger(home.path(), &["vm", "list"]).output().expect("runs");
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(
+        text.starts_with("error: the daemon did not start: it ended with "),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n  | error: "),
+        "the log's end is missing: {text}"
+    );
+    assert_eq!(output.status.code(), Some(11));
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use banger_core::{Output, Script};
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::config::Target;
 use super::error::SshError;
@@ -86,7 +87,17 @@ impl Remote {
             let process = self
                 .uncancelled(async move { pool.exec_shared(line).await })
                 .await?;
-            collect(process, stdin, limit_bytes).await
+            // In a task of its own, for the promise that a shared connection's channels are always
+            // read must not depend on how the caller polls this future. Dropping the set ends it.
+            let mut collecting = JoinSet::new();
+            collecting.spawn(collect(process, stdin, limit_bytes));
+            match collecting.join_next().await {
+                Some(Ok(output)) => output,
+                Some(Err(_)) | None => Err(SshError::Lost {
+                    endpoint: self.pool.target.endpoint(),
+                    reason: "the task that reads the output ended unexpectedly".into(),
+                }),
+            }
         };
         match script.timeout {
             Some(after) => tokio::time::timeout(after, running)

@@ -4,13 +4,15 @@ use crate::client::Client;
 use crate::context::{Context, NONE};
 use crate::error::{Outcome, host};
 use crate::launch;
+use crate::signal::Event;
 use banger_core::protocol::{Call, Empty};
 use banger_core::{Failure, Kind};
 use clap::Args;
-use rustix::process::{Signal, kill_process};
-use std::time::{Duration, Instant};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// End the daemon; machines and sessions go on
 #[derive(Debug, Args)]
@@ -29,21 +31,29 @@ impl Stop {
         };
         let mut client = Client::new(socket, context.signals()?, &context.output);
         let process = client.daemon_process();
-        match (client.call::<Empty>(Call::DaemonStop(NONE)), process) {
-            (Ok(_), _) => {}
+        // Names this process for ever, also when its number has gone to another.
+        let handle = process
+            .and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok())
+            .ok_or_else(|| Failure::new(Kind::Daemon, "the daemon's process can't be seen"))?;
+        match client.call::<Empty>(Call::DaemonStop(NONE)) {
+            Ok(_) => {}
             // It speaks another language; a signal is understood by every version.
-            (Err(failure), Some(process)) if failure.kind == Kind::Daemon => {
-                match kill_process(process, Signal::TERM) {
+            Err(failure) if failure.kind == Kind::Daemon => {
+                match pidfd_send_signal(&handle, Signal::TERM) {
                     Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                     Err(error) => return Err(host("end the daemon", &error).into()),
                 }
             }
-            (Err(failure), _) => return Err(failure.into()),
+            Err(failure) => return Err(failure.into()),
         }
         drop(client);
-        let since = Instant::now();
-        while launch::connect(&dirs)?.is_some() {
-            if since.elapsed() > DEADLINE {
+        match context
+            .signals()?
+            .wait(Some(handle.as_fd()), Some(DEADLINE))?
+        {
+            Event::Readable => {}
+            Event::Signal(_) => return Ok(Kind::Cancelled.exit_code()),
+            Event::TimedOut => {
                 return Err(Failure::new(
                     Kind::TimedOut,
                     format!("the daemon still runs after {} s", DEADLINE.as_secs()),
@@ -51,7 +61,6 @@ impl Stop {
                 .hint("`banger daemon status` shows its process and its log")
                 .into());
             }
-            std::thread::sleep(Duration::from_millis(5));
         }
         context.output.remark("the daemon has ended");
         report(context)
