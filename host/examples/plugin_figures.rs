@@ -1,4 +1,6 @@
 //! What plugins cost: `cargo run --release -p banger-host --example plugin_figures`.
+//!
+//! The last line is JSON, which `cargo xtask bench` reads.
 
 use banger_core::SessionId;
 use banger_core::session::StdinKind;
@@ -50,11 +52,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for field in ["VmRSS:", "RssAnon:", "RssFile:"] {
         println!("{field} {} KiB (at start VmRSS {before})", rss_kib(field));
     }
-    println!("load all from the cache: {:?}", median(20, load));
-    println!(
-        "load all without a cache: {:?}",
-        median(3, || Registry::load(embedded(), None, None))
-    );
+    let load_cached = median(20, load);
+    println!("load all from the cache: {load_cached:?}");
+    let load_cold = median(3, || Registry::load(embedded(), None, None));
+    println!("load all without a cache: {load_cold:?}");
+    let mut call = None;
     for info in registry.list() {
         println!(
             "{} {}: {} bytes, {:?}",
@@ -80,10 +82,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "session-backend.paths: {:?}",
             median(2000, || backend.paths(&session))
         );
-        println!(
-            "session-backend.launch: {:?}",
-            median(2000, || backend.launch(&launch))
-        );
+        let launch = median(2000, || backend.launch(&launch));
+        println!("session-backend.launch: {launch:?}");
+        call = Some(launch);
         let pause = || std::thread::sleep(Duration::from_millis(150));
         pause();
         let start = Instant::now();
@@ -91,6 +92,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("session-backend.paths after a pause: {:?}", start.elapsed());
     }
     println!("VmRSS: {} KiB at the end", rss_kib("VmRSS:"));
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{}",
+        serde_json::json!({
+            "call_us": call.map(|time| ms(time) * 1e3),
+            "load_cached_ms": ms(load_cached),
+            "load_cold_ms": ms(load_cold),
+        })
+    );
     std::fs::remove_dir_all(&cache).or_else(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Ok(()),
         _ => Err(error),

@@ -27,6 +27,31 @@ pub async fn start(remote: &Remote, script: &Script) -> Result<Process, Failure>
     Ok(remote.start(&line).await?)
 }
 
+/// The mark that ends a stream which must arrive whole; the script learns it from its environment.
+#[derive(Debug, Clone)]
+pub struct EndMark(String);
+
+impl EndMark {
+    /// A mark of its own for one script, told to it.
+    pub fn tell(script: &mut Script) -> Self {
+        let mark = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 16]>());
+        script
+            .env
+            .push(("BANGER_END_MARK".into(), mark.clone().into_bytes()));
+        Self(mark)
+    }
+
+    /// As the last bytes of a stream.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// As the name of the last member of an archive.
+    pub fn member(&self) -> String {
+        format!(".banger-{}", self.0)
+    }
+}
+
 /// The exit code of a process that ended: 128 + n where signal n ended it.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 pub mod daemon;
 pub mod dirs;
 pub mod doctor;
+pub mod exec;
 pub mod guest_script;
 pub mod image;
 pub mod machine;

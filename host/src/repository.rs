@@ -188,12 +188,17 @@ impl Repository {
         command
     }
 
-    /// Writes files of the working tree as a tar archive. Links are archived, never followed.
-    /// Blocks; call it on a thread of its own.
+    /// Writes files of the working tree as a tar archive that ends in an empty file named `end`.
+    /// Links are archived, never followed. Blocks; call it on a thread of its own.
     ///
     /// # Errors
     /// A file that vanished, changed its size or can't be read; or the writer's error.
-    pub fn write_tar(&self, paths: &[Vec<u8>], writer: impl Write) -> std::io::Result<()> {
+    pub fn write_tar(
+        &self,
+        paths: &[Vec<u8>],
+        end: &str,
+        writer: impl Write,
+    ) -> std::io::Result<()> {
         let top = Dir::open_ambient_dir(&self.top, cap_std::ambient_authority())?;
         let mut archive = tar::Builder::new(writer);
         for path in paths {
@@ -205,6 +210,10 @@ impl Repository {
                 )
             })?;
         }
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o600);
+        header.set_size(0);
+        archive.append_data(&mut header, end, std::io::empty())?;
         archive.into_inner()?.flush()
     }
 
@@ -480,7 +489,7 @@ mod tests {
 
         let mut archive = Vec::new();
         repository
-            .write_tar(&differences.present, &mut archive)
+            .write_tar(&differences.present, ".end", &mut archive)
             .expect("archived");
         let mut entries = tar::Archive::new(&archive[..]);
         let found: Vec<_> = entries
@@ -491,7 +500,8 @@ mod tests {
                 (entry.path_bytes().into_owned(), entry.header().entry_type())
             })
             .collect();
-        assert_eq!(found.len(), 4);
+        assert_eq!(found.len(), 5);
+        assert_eq!(found[4].0, b".end");
         assert_eq!(found[2], (b"link".to_vec(), tar::EntryType::Symlink));
         assert!(!marker.exists(), "a program of the repository was run");
         assert_eq!(std::fs::read(top.join(".git/index")).expect("read"), index);

@@ -284,10 +284,25 @@ impl Machines {
         let progress = move |progress: image::BuildProgress| {
             report.progress("image", format!("{}: {}", progress.stage, progress.message));
         };
-        Ok(self
+        match self
             .images
             .ensure(name.as_str(), &progress, task.cancel())
-            .await?)
+            .await
+        {
+            Ok(image) => Ok(image),
+            Err(error) => match self.images.get(name.as_str())? {
+                // Offline, say: an image that is out of date is better than none.
+                Some(image) if !task.cancel().is_cancelled() => {
+                    tracing::warn!(%name, %error, "an image that is out of date is used");
+                    task.progress(
+                        "image",
+                        format!("{name} can't be rebuilt ({error}); using the one that is there"),
+                    );
+                    Ok(image)
+                }
+                _ => Err(error.into()),
+            },
+        }
     }
 
     /// Marks a machine as made whole.

@@ -3,7 +3,7 @@
 //! The host reads the user's repository and carries bytes; what happens in the guest is the
 //! workspace plugin's.
 
-use crate::guest_script::{self, ErrorTail};
+use crate::guest_script::{self, EndMark, ErrorTail};
 use crate::plugin::{Existing, LayOverRequest, ReceiveRequest, Registry, Transport, Workspace};
 use crate::repository::{Differences, Repository};
 use crate::ssh::{Bytes, Process, ProcessEvent, ProcessInput};
@@ -374,7 +374,8 @@ async fn lay_over(
     present: &[Vec<u8>],
     meter: &mut Meter<'_>,
 ) -> Result<(), Failure> {
-    let script = plugin.lay_over(request)?;
+    let mut script = plugin.lay_over(request)?;
+    let end = EndMark::tell(&mut script).member();
     let process: Process = guest_script::start(&guest.remote, &script).await?;
     let (mut input, mut output) = process.into_split();
 
@@ -382,7 +383,7 @@ async fn lay_over(
     let (repository, paths) = (repository.clone(), present.to_vec());
     let archive = tokio::task::spawn_blocking(move || {
         let writer = std::io::BufWriter::with_capacity(CHUNK, PieceWriter(sender));
-        repository.write_tar(&paths, writer)
+        repository.write_tar(&paths, &end, writer)
     });
     let upward = async {
         meter.send(&mut input, script.stdin.into()).await?;
@@ -391,7 +392,7 @@ async fn lay_over(
         }
         match archive.await {
             Ok(Ok(())) => input.close().await.map_err(Failure::from),
-            // The guest may have unpacked a part; the request fails, and nothing is recorded.
+            // Without its last member the guest's script fails: nothing cut short is taken for whole.
             Ok(Err(error)) => Err(Failure::new(
                 Kind::Invalid,
                 format!("can't read the working tree: {error}"),

@@ -4,7 +4,6 @@ use super::Daemon;
 use crate::doctor;
 use crate::image::{BuildProgress, ImageManifest};
 use crate::plugin::{Origin, PluginInfo};
-use crate::session::relay;
 use crate::store::VmRecord;
 use crate::task::{StageClock, Task};
 use crate::vm::STOP_GRACE;
@@ -15,7 +14,7 @@ use banger_core::protocol::session::{SessionList, SessionListCall, SessionRef};
 use banger_core::protocol::{
     Call, DaemonInfo, DoctorCheck, DoctorReply, DoctorStatus, Empty, PROTOCOL_VERSION, Stream,
 };
-use banger_core::{Failure, Kind, escape, script};
+use banger_core::{Failure, Kind, escape};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -344,18 +343,10 @@ impl Daemon {
     }
 
     async fn vm_exec(&self, request: VmExec) -> Result<Stream, Failure> {
-        if request.command.is_empty() {
-            return Err(Failure::new(Kind::Usage, "`vm.exec` needs a command"));
-        }
-        let line = script::program_line(&request.command)
-            .map_err(|error| Failure::from_error(Kind::Invalid, &error))?;
         let record = self.machines.find(&request.vm)?;
         let guest = self.machines.guest(&record).await?;
-        let started = guest.remote.start(&line).await.map_err(Failure::from);
-        let process = self.explained(&record, started).await?;
-        Ok(self
-            .streams
-            .open(move |connection| relay::exec(connection, process)))
+        let started = crate::exec::exec(guest, &request.command, &self.streams).await;
+        self.explained(&record, started).await
     }
 
     async fn session_list(&self, request: SessionListCall) -> Result<SessionList, Failure> {

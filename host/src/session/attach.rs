@@ -1,7 +1,7 @@
 //! Streams of sessions: logs, attached clients, what is sent.
 
 use super::{Open, Sessions, inspect, relay};
-use crate::guest_script;
+use crate::guest_script::{self, EndMark};
 use crate::plugin::Follow;
 use crate::ssh::{Process, ProcessEvent};
 use crate::store::VmRecord;
@@ -144,7 +144,8 @@ impl Sessions {
             match input {
                 Some(process) => {
                     let mut input = process.into_split().0;
-                    relay::serve_input(&mut reader, &mut input).await;
+                    let (signals, _) = tokio::sync::mpsc::unbounded_channel();
+                    relay::serve_input(&mut reader, &mut input, &signals).await;
                 }
                 None => reader.hung_up().await,
             }
@@ -207,9 +208,11 @@ impl Sessions {
             .timeout_ms
             .map_or(SEND_TIMEOUT, |ms| Duration::from_millis(ms.into()));
         let mut script = open.backend.send(&open.reference, timeout)?;
+        let end = EndMark::tell(&mut script);
         match &request.message {
             Some(message) => {
                 script.stdin.extend_from_slice(&message.0);
+                script.stdin.extend_from_slice(end.as_bytes());
                 open.run(&script, "sending").await?;
                 Ok(Ok(SessionSent {
                     bytes: message.0.len() as u64,
@@ -219,7 +222,7 @@ impl Sessions {
                 let mut process = guest_script::start(&open.guest.remote, &script).await?;
                 process.stdin().write_all(script.stdin.into()).await?;
                 Ok(Err(self.streams.open(move |mut connection| async move {
-                    if let Some(end) = relay::payload(&mut connection, process).await {
+                    if let Some(end) = relay::payload(&mut connection, process, &end).await {
                         connection.writer.finish(end.map(|_| 0)).await;
                     }
                 })))
@@ -240,7 +243,6 @@ impl Sessions {
             open.backend
                 .attach_output(&open.reference, stream, offset, Follow::UntilEnd)?;
         let mut process = guest_script::start(&open.guest.remote, &script).await?;
-        process.stdin().close().await?;
         guest_script::finish(process.output(), "waiting").await
     }
 }

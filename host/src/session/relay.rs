@@ -1,7 +1,9 @@
 //! Carries bytes between a client's stream and processes in the guest.
+//!
+//! What the processes are for is the business of whoever started them.
 
-use crate::guest_script;
-use crate::ssh::{Bytes, Exit, Process, ProcessEvent, ProcessInput, ProcessOutput, SshError};
+use crate::guest_script::{self, EndMark};
+use crate::ssh::{Bytes, Process, ProcessEvent, ProcessInput, SshError};
 use crate::stream::{Connection, FrameReader, FrameWriter};
 use banger_core::frame::Frame;
 use banger_core::session::OutputStream;
@@ -11,43 +13,13 @@ use tokio::sync::mpsc;
 /// Pieces of output that may wait for a client.
 const PIECES: usize = 4;
 
-/// `vm.exec`: the client's stdin in, stdout and stderr apart out, signals through, the exit code
-/// last. When the client goes away, the command's input ends and sshd is asked for TERM, which it does
-/// not send for root.
-pub async fn exec(connection: Connection, process: Process) {
-    let Connection {
-        mut reader,
-        mut writer,
-    } = connection;
-    let (mut input, mut output) = process.into_split();
-    let end = {
-        let downward = async {
-            while let Some(event) = output.next().await {
-                let written = match event {
-                    ProcessEvent::Stdout(bytes) => writer.write(Frame::Stdout(bytes)).await,
-                    ProcessEvent::Stderr(bytes) => writer.write(Frame::Stderr(bytes)).await,
-                    ProcessEvent::Exit(exit) => return Some(guest_script::exit_code(exit)),
-                };
-                if written.is_err() {
-                    return None;
-                }
-            }
-            Some(guest_script::exit_code(Exit::Unknown))
-        };
-        tokio::select! {
-            end = downward => end,
-            () = serve_input(&mut reader, &mut input) => None,
-        }
-    };
-    match end {
-        Some(end) => writer.finish(end).await,
-        // The client has gone. What still runs would have nobody to talk to.
-        None => drop(input.signal("TERM").await),
-    }
-}
-
-/// Carries a client's frames to a process, until the client goes away.
-pub async fn serve_input(reader: &mut FrameReader, input: &mut ProcessInput) {
+/// Carries a client's frames to a process, until the client goes away. Signals are sent on as
+/// their names.
+pub async fn serve_input(
+    reader: &mut FrameReader,
+    input: &mut ProcessInput,
+    signals: &mpsc::UnboundedSender<String>,
+) {
     let mut open = true;
     while let Some(frame) = reader.next().await {
         match frame {
@@ -62,9 +34,8 @@ pub async fn serve_input(reader: &mut FrameReader, input: &mut ProcessInput) {
                 open = false;
                 let _ = input.close().await;
             }
-            Frame::Signal(name) => {
-                let _ = input.signal(&name).await;
-            }
+            // Nobody listens where signals mean nothing.
+            Frame::Signal(name) => drop(signals.send(name)),
             _ => {}
         }
     }
@@ -107,10 +78,9 @@ async fn carry(
     mut process: Process,
     sender: mpsc::Sender<(OutputStream, Bytes)>,
 ) -> Result<(), Failure> {
-    process.stdin().close().await?;
     let mut errors = guest_script::ErrorTail::default();
-    let mut output: ProcessOutput = process.into_split().1;
-    while let Some(event) = output.next().await {
+    // Its stdin stays open: the end of it would end a script that follows.
+    while let Some(event) = process.output().next().await {
         match event {
             ProcessEvent::Stdout(bytes) => {
                 if sender.send((stream, bytes)).await.is_err() {
@@ -133,11 +103,11 @@ async fn carry(
 /// the process. Returns how many bytes were carried.
 ///
 /// # Errors
-/// `None` where the client went away before its end of file. Dropping the input ends it, so the guest
-/// takes what was carried for the whole payload.
+/// `None` where the client went away before its end of file: nothing is written then.
 pub async fn payload(
     connection: &mut Connection,
     process: Process,
+    end: &EndMark,
 ) -> Option<Result<u64, Failure>> {
     let (mut input, mut output) = process.into_split();
     let mut bytes_carried = 0_u64;
@@ -152,7 +122,14 @@ pub async fn payload(
                         Err(error) => return Some(Err(Failure::from(error))),
                     }
                 }
-                Some(Frame::StdinEnd) => return Some(input.close().await.map_err(Failure::from)),
+                Some(Frame::StdinEnd) => {
+                    // Where the script reads no more, its own end tells why.
+                    let _ = input
+                        .write_all(Bytes::copy_from_slice(end.as_bytes()))
+                        .await;
+                    let _ = input.close().await;
+                    return Some(Ok(()));
+                }
                 Some(_) => {}
                 None => return None,
             }

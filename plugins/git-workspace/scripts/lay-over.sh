@@ -22,5 +22,9 @@ done
 
 tar --extract --file=- --no-same-owner --recursive-unlink --warning=no-timestamp >&2 ||
     refuse 1 "the changed files could not be unpacked"
+# A lost connection looks like the end of the archive: its last member is the proof that it is whole.
+end=.banger-${BANGER_END_MARK:?}
+[[ -f $end ]] || refuse 1 "the changed files were cut short"
+rm -f -- "$end" || exit 1
 plain_git update-index -q --refresh </dev/null >/dev/null 2>&1
 exit 0

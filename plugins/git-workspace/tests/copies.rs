@@ -7,6 +7,7 @@ use banger_git_workspace::contract::{
 };
 use banger_plugin_testing::{command, exit_code, lint, run};
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,6 +25,8 @@ fn git(dir: &Path, args: &[&str]) -> String {
         .trim_end()
         .to_owned()
 }
+
+const MARK: &str = "00112233445566778899aabbccddeeff";
 
 struct World {
     root: tempfile::TempDir,
@@ -133,10 +136,13 @@ impl World {
                 .collect(),
         })
         .unwrap();
+        let end = self.user().join(format!(".banger-{MARK}"));
+        fs::write(&end, "").unwrap();
         let tar = Command::new("tar")
             .arg("-C")
             .arg(self.user())
             .args(["-c", "--null", "--verbatim-files-from", "-T", "-"])
+            .arg(end.file_name().unwrap())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -148,11 +154,22 @@ impl World {
         std::io::Write::write_all(&mut tar.stdin.as_ref().unwrap(), names.as_bytes()).unwrap();
         let tar = tar.wait_with_output().unwrap();
         assert!(tar.status.success());
-        run(
-            &script.body,
-            &script.args,
-            &[script.stdin, tar.stdout].concat(),
-        )
+        fs::remove_file(end).unwrap();
+        self.unpack(&script, &tar.stdout)
+    }
+
+    fn unpack(&self, script: &Script, archive: &[u8]) -> std::process::Output {
+        let mut child = command(&script.body, &script.args)
+            .env("BANGER_END_MARK", MARK)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = [script.stdin.as_slice(), archive].concat();
+        // A script that ends early closes the pipe: its exit code is what counts.
+        drop(child.stdin.take().unwrap().write_all(&stdin));
+        child.wait_with_output().unwrap()
     }
 
     fn inspect(&self, base: Option<&str>) -> Result<Status, String> {
@@ -283,6 +300,22 @@ fn the_users_changes_are_laid_over() {
         };
         assert!(Plugin::lay_over(request).is_err(), "{path}");
     }
+}
+
+#[test]
+fn an_archive_that_was_cut_short_is_noticed() {
+    let world = World::new("sha1");
+    assert_eq!(world.receive(world.request()), 0);
+    let script = Plugin::lay_over(LayOverRequest {
+        path: world.path(),
+        head: world.head.clone(),
+        deleted: vec![],
+    })
+    .unwrap();
+    // Two empty blocks are a sound archive, and not the whole one.
+    let cut = world.unpack(&script, &[0; 1024]);
+    assert_eq!(exit_code(&cut), 1);
+    assert!(String::from_utf8_lossy(&cut.stderr).contains("cut short"));
 }
 
 #[test]

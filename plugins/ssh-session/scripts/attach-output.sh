@@ -14,11 +14,30 @@ fi
 if [[ $4 == follow ]] && same_boot "$dir" && lives "$dir/monitor-pid"; then
     # Output comes by inotify, at once; the interval is only that of looking after the supervisor.
     # Tail looks at the log once more after it has seen the supervisor gone.
-    follow=(tail -c "+$((offset + 1))" -f -s 0.1 --pid="$pid" -- "$log")
+    follow() {
+        tail -c "+$((offset + 1))" -f -s 0.1 --pid="$pid" -- "$log"
+    }
+    # Each job gets a process group of its own, to be ended whole.
+    set -m
+    exec 3<&0 </dev/null
     if ((skip == 0)); then
-        exec "${follow[@]}"
+        follow 3<&- &
+    else
+        { follow | { head -c "$skip" >/dev/null && exec cat; }; } 3<&- &
     fi
-    "${follow[@]}" | { head -c "$skip" >/dev/null && exec cat; }
-    exit
+    reader=$!
+    # Who no longer reads ends our stdin. Without this an idle session would keep a tail for each
+    # reader that it ever had.
+    {
+        while IFS= read -r -n 4096 _; do :; done
+        kill -- "-$reader"
+    } <&3 >/dev/null 2>&1 &
+    watcher=$!
+    set +m
+    exec 3<&-
+    wait "$reader"
+    code=$?
+    kill -- "-$watcher" 2>/dev/null
+    exit "$code"
 fi
 exec tail -c "+$((offset + 1))" -- "$log"

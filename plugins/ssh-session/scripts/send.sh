@@ -9,6 +9,11 @@ open_input "$dir"
 payload=$(mktemp "$dir/.send.XXXXXX") || exit 1
 trap 'rm -f -- "$payload"' EXIT
 cat >"$payload" || refuse 1 "the payload cannot be stored in the guest"
+# A lost connection looks like end of file: what lacks the mark at its end was cut short.
+mark=${BANGER_END_MARK:?}
+end=$(tail -c "${#mark}" -- "$payload" | tr -d '\0')
+[[ $end == "$mark" ]] || refuse 1 "the payload was cut short: nothing was written"
+truncate -s "-${#mark}" -- "$payload" || exit 1
 size=$(stat -c %s -- "$payload") || exit 1
 
 now_ms

@@ -7,7 +7,7 @@ use banger_ssh_session::contract::{
     Guest as _, LaunchRequest, Output, OutputStream, Script, Session, SessionState, Snapshot,
     StdinKind,
 };
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
 struct Guest {
@@ -101,16 +101,38 @@ impl Guest {
         })
     }
 
+    /// Sends as the host does, with the mark at the payload's end.
+    fn send(&self, id: &str, timeout_ms: u32, payload: &[u8]) -> std::process::Output {
+        self.send_stream(id, timeout_ms, &[payload, MARK.as_bytes()].concat())
+    }
+
+    fn send_stream(&self, id: &str, timeout_ms: u32, stream: &[u8]) -> std::process::Output {
+        let script = Plugin::send(self.session(id), timeout_ms).unwrap();
+        let mut child = command(&script.body, &script.args)
+            .env("BANGER_END_MARK", MARK)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A script that ends early closes the pipe: its exit code is what counts.
+        drop(child.stdin.take().unwrap().write_all(stream));
+        child.wait_with_output().unwrap()
+    }
+
     fn stdout(&self, id: &str) -> Vec<u8> {
         std::fs::read(Plugin::paths(self.session(id)).stdout).unwrap()
     }
 }
 
+const MARK: &str = "00112233445566778899aabbccddeeff";
+
 fn follow(guest: &Guest, id: &str, offset: u64) -> std::process::Child {
     let script =
         Plugin::attach_output(guest.session(id), OutputStream::Stdout, offset, true).unwrap();
     command(&script.body, &script.args)
-        .stdin(Stdio::null())
+        // Its end would end the reader.
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
@@ -174,7 +196,7 @@ fn a_session_lives_is_fed_read_and_stopped() {
 
     let mut reader = follow(&guest, "a", 2);
     let payload: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
-    let sent = guest.run(Plugin::send(guest.session("a"), 20_000).unwrap(), &payload);
+    let sent = guest.send("a", 20_000, &payload);
     assert!(sent.status.success(), "{sent:?}");
     let more = guest.run(
         Plugin::attach_input(guest.session("a")).unwrap(),
@@ -214,10 +236,7 @@ fn a_session_lives_is_fed_read_and_stopped() {
         (SessionState::Exited, Some(143))
     );
     assert_eq!(ended.stdout_bytes, expected.len() as u64);
-    assert_eq!(
-        exit_code(&guest.run(Plugin::send(guest.session("a"), 100).unwrap(), b"x")),
-        3
-    );
+    assert_eq!(exit_code(&guest.send("a", 100, b"x")), 3);
     assert!(
         guest
             .run(Plugin::remove(guest.session("a")).unwrap(), b"")
@@ -231,10 +250,7 @@ fn a_session_lives_is_fed_read_and_stopped() {
 fn a_program_that_does_not_read_is_told_of_exactly() {
     let guest = Guest::new();
     guest.launched("a", &[b"sleep", b"1000"]);
-    let sent = guest.run(
-        Plugin::send(guest.session("a"), 200).unwrap(),
-        &[b'x'; 100_001],
-    );
+    let sent = guest.send("a", 200, &[b'x'; 100_001]);
     assert_eq!(exit_code(&sent), 4);
     let stderr = String::from_utf8(sent.stderr).unwrap();
     assert!(stderr.contains("65536 of 100001 bytes"), "{stderr}");
@@ -371,6 +387,46 @@ fn another_boot_or_a_damaged_directory_is_lost() {
 }
 
 #[test]
+fn a_payload_that_was_cut_short_is_not_written() {
+    let guest = Guest::new();
+    guest.launched("a", &[b"cat"]);
+    let cut = guest.send_stream("a", 5000, b"half of a mess");
+    assert_eq!(exit_code(&cut), 1);
+    assert!(String::from_utf8_lossy(&cut.stderr).contains("cut short"));
+    assert!(guest.send("a", 5000, b"whole\n").status.success());
+    eventually("the whole message", || {
+        Some(guest.stdout("a")).filter(|seen| !seen.is_empty())
+    });
+    assert_eq!(guest.stdout("a"), b"whole\n");
+}
+
+#[test]
+fn a_reader_that_goes_away_leaves_nothing_behind() {
+    let guest = Guest::new();
+    guest.launched("a", &[b"sleep", b"1000"]);
+    let mut reader = follow(&guest, "a", 0);
+    let bash = reader.id();
+    let children = || {
+        std::fs::read_to_string(format!("/proc/{bash}/task/{bash}/children"))
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let started = eventually("the reader", || {
+        Some(children()).filter(|all| all.len() == 2)
+    });
+    drop(reader.stdin.take());
+    reader.wait().unwrap();
+    for child in started {
+        eventually("its processes end", || {
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat"));
+            stat.is_err().then_some(())
+        });
+    }
+}
+
+#[test]
 fn everything_is_followed_to_the_last_byte() {
     let guest = Guest::new();
     guest.launched(
@@ -378,7 +434,7 @@ fn everything_is_followed_to_the_last_byte() {
         &[b"bash", b"-c", b"read -r go; seq 100000; printf end"],
     );
     let mut reader = follow(&guest, "a", 0);
-    guest.run(Plugin::send(guest.session("a"), 5000).unwrap(), b"go\n");
+    guest.send("a", 5000, b"go\n");
     let mut seen = Vec::new();
     reader
         .stdout
