@@ -275,6 +275,17 @@ impl Sshd {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
+    /// Shows another host key from the next [`Sshd::resume`] on.
+    ///
+    /// # Errors
+    /// The key can't be made or written.
+    pub fn change_host_key(&mut self) -> Result<()> {
+        self.host = KeyPair::generate("host")?;
+        let path = self.directory.path().join("host_key");
+        fs::remove_file(&path)?;
+        write_private(&path, &self.host.private_text)
+    }
+
     /// How to log in, with the right key pinned.
     ///
     /// # Errors

@@ -198,12 +198,21 @@ impl Sessions {
     /// # Errors
     /// Where the guest can't be asked.
     pub async fn kill(&self, vm: &VmRecord, name_or_id: &str) -> Result<Session, Failure> {
-        let request = SessionStop {
-            vm: vm.id.to_string(),
-            session: name_or_id.to_owned(),
-            grace_ms: Some(0),
-        };
-        self.stop(vm, &request).await
+        let session = self.get(vm, name_or_id).await?;
+        if session.state().is_final() {
+            return Ok(session);
+        }
+        let open = self.open_session(vm, session).await?;
+        let kill = open.backend.signal(&open.reference, "KILL")?;
+        match open.run(&kill, "killing the session").await {
+            // Refused: it has just ended, or is being launched, which the next script tells.
+            Err(failure) if failure.kind != Kind::Conflict => return Err(failure),
+            Ok(()) | Err(_) => {}
+        }
+        // Waits until the whole group is gone and the end is recorded.
+        let stop = open.backend.stop(&open.reference, Duration::ZERO)?;
+        open.run(&stop, "killing the session").await?;
+        self.observe(vm, open.session).await
     }
 
     /// Forgets a session that has ended, here and in the guest.
