@@ -98,3 +98,41 @@ async fn signal(guest: &Guest, mark: &str, name: &str) {
         tracing::debug!(error = %failure, "a command could not be signalled");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn the_script_signals_what_carries_the_mark_and_nothing_else() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/exec-signal.sh");
+        // Where shellcheck is not installed, the run below speaks.
+        if let Ok(lint) = Command::new("shellcheck")
+            .args(["-s", "bash", path])
+            .output()
+        {
+            assert!(lint.status.success(), "{lint:?}");
+        }
+        let sleeper = |mark: &str| {
+            Command::new("sleep")
+                .arg("1000")
+                .env(super::MARK, mark)
+                .stdin(Stdio::null())
+                .spawn()
+                .expect("sleep runs")
+        };
+        let mark = std::process::id().to_string();
+        let (mut marked, mut other) = (sleeper(&mark), sleeper(&format!("{mark}0")));
+        let status = Command::new("bash")
+            .args(["-c", include_str!("exec-signal.sh"), "banger"])
+            .args([format!("{}={mark}", super::MARK), "USR1".into()])
+            .status()
+            .expect("bash runs");
+        assert!(status.success());
+        assert_eq!(marked.wait().expect("ends").signal(), Some(10));
+        assert!(other.try_wait().expect("can be asked").is_none());
+        other.kill().expect("ends");
+        other.wait().expect("ends");
+    }
+}

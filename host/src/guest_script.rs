@@ -2,6 +2,7 @@
 
 use crate::ssh::{Bytes, Exit, Process, ProcessEvent, Remote};
 use banger_core::{Failure, Kind, Output, Script};
+use std::time::Duration;
 
 /// Bytes kept of each stream of a script that is run to its end, as the contract says.
 pub const OUTPUT_LIMIT: usize = 1 << 20;
@@ -49,6 +50,27 @@ impl EndMark {
     /// As the name of the last member of an archive.
     pub fn member(&self) -> String {
         format!(".banger-{}", self.0)
+    }
+}
+
+/// Serves a streaming script for as long as it may take.
+///
+/// # Errors
+/// The future's own, or kind `TimedOut`.
+pub async fn within<T>(
+    limit: Option<Duration>,
+    serving: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match limit {
+        None => serving.await,
+        Some(limit) => tokio::time::timeout(limit, serving)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failure::new(
+                    Kind::TimedOut,
+                    format!("the guest did not finish within {} s", limit.as_secs()),
+                ))
+            }),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::dirs::Dirs;
 use crate::image::{self, ImageStore};
+use crate::machine::qemu::DRAFT_PREFIX;
 use crate::machine::{MachineSpec, QemuMachine, Seed, Status, accelerator};
 use crate::ssh::{
     HostKey, HostKeyPolicy, Identity, KeyPair, Remote, SshError, Target, scan_host_key,
@@ -100,6 +101,15 @@ impl Machines {
             return Ok(());
         };
         for entry in entries.flatten() {
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(DRAFT_PREFIX.as_bytes())
+            {
+                // A machine that was being made: it has never run.
+                let _ = std::fs::remove_dir_all(entry.path());
+                continue;
+            }
             let Some(id) = entry
                 .file_name()
                 .to_str()
@@ -237,7 +247,9 @@ impl Machines {
         match made.await {
             Ok(()) => Ok(record),
             Err(failure) => {
-                self.discard(&record).await?;
+                if let Err(error) = self.discard(&record).await {
+                    tracing::error!(vm = %record.name, %error, "a half-made machine can't be removed");
+                }
                 Err(failure)
             }
         }
@@ -579,7 +591,11 @@ impl Machines {
             Failure::new(Kind::Host, format!("can't make {}: {error}", dir.display()))
         })?;
         let known_hosts = dir.join("known_hosts");
-        let line = format!("[{}]:{} {}\n", target.host, target.port, record.host_key);
+        // OpenSSH looks its usual port up without brackets.
+        let line = match target.port {
+            22 => format!("{} {}\n", target.host, record.host_key),
+            port => format!("[{}]:{port} {}\n", target.host, record.host_key),
+        };
         write_private(&known_hosts, line.as_bytes())?;
         Ok(VmSsh {
             host: target.host.clone(),

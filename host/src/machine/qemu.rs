@@ -38,6 +38,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A VM, known by its directory.
+/// How the directories of machines that are being made begin.
+pub const DRAFT_PREFIX: &str = ".creating-";
+
 #[derive(Debug, Clone)]
 pub struct QemuMachine {
     dir: PathBuf,
@@ -76,7 +79,7 @@ impl QemuMachine {
             .map_err(MachineError::io("create", parent))?;
         // Finished by one rename: a directory of that name is a whole machine or not there.
         let draft = tempfile::Builder::new()
-            .prefix(".creating-")
+            .prefix(DRAFT_PREFIX)
             .tempdir_in(parent)
             .map_err(MachineError::io("create a directory in", parent))?;
         let at = |name: &str| draft.path().join(name);

@@ -109,9 +109,17 @@ impl Plugin {
         input: usize,
         call: impl FnOnce(&mut Store<Usage>, &Instance) -> wasmtime::Result<T>,
     ) -> Result<T, PluginError> {
-        self.runtime
-            .call(&self.pre, function, input, call)
-            .map_err(|fault| fault.of(&self.label))
+        let run = || self.runtime.call(&self.pre, function, input, call);
+        let several_threads = tokio::runtime::Handle::try_current().is_ok_and(|handle| {
+            handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread
+        });
+        let result = if several_threads {
+            // A plugin that loops must not hold up what else this thread would do.
+            tokio::task::block_in_place(run)
+        } else {
+            run()
+        };
+        result.map_err(|fault| fault.of(&self.label))
     }
 
     /// Makes an error of this plugin.

@@ -9,9 +9,8 @@
 //! Nothing here runs a script, reads a user's file (except `*.wasm`) or opens a connection.
 //!
 //! # Threads
-//! Calls are synchronous: about a tenth of a millisecond for a well-behaved plugin, and up to
-//! [`DEADLINE`] for one that loops. [`off_thread`], which costs some 15 µs, keeps that away from the
-//! runtime's threads; its callers do not use it yet.
+//! Calls are synchronous: short for a well-behaved plugin, and up to [`DEADLINE`] for one that
+//! loops. On a runtime of several threads the others take over meanwhile.
 
 mod bindings;
 mod cache;
@@ -43,27 +42,5 @@ pub use workspace::{
     Existing, LayOverRequest, ReceiveRequest, Transport, Workspace, WorkspaceInfo,
 };
 
-use banger_core::{Failure, Kind};
-
 /// The version of package `banger:plugin` that this banger speaks.
 pub const CONTRACT: &str = "0.1.0";
-
-/// Runs calls of plugins on a thread that may block.
-///
-/// # Errors
-/// The closure's own, or a failure of kind `Internal` where it panicked.
-pub async fn off_thread<T, E>(
-    calls: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, Failure>
-where
-    T: Send + 'static,
-    E: Into<Failure> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(calls).await {
-        Ok(result) => result.map_err(Into::into),
-        Err(error) => Err(Failure::new(
-            Kind::Internal,
-            format!("a call of a plugin broke off: {error}"),
-        )),
-    }
-}

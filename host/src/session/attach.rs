@@ -222,7 +222,8 @@ impl Sessions {
                 let mut process = guest_script::start(&open.guest.remote, &script).await?;
                 process.stdin().write_all(script.stdin.into()).await?;
                 Ok(Err(self.streams.open(move |mut connection| async move {
-                    if let Some(end) = relay::payload(&mut connection, process, &end).await {
+                    let carried = relay::payload(&mut connection, process, &end).await;
+                    if let Some(end) = carried {
                         connection.writer.finish(end.map(|_| 0)).await;
                     }
                 })))

@@ -55,8 +55,11 @@ impl Sessions {
         }
         let backend = self.backend(request)?;
         let mut commands = preflight::required_commands(&request.require)?;
-        commands.extend(backend.info().needs.iter().cloned());
-        commands.dedup();
+        for command in &backend.info().needs {
+            if !commands.contains(command) {
+                commands.push(command.clone());
+            }
+        }
         if let Some(name) = &request.name
             && self.store.session(&vm.id, name.as_str())?.is_some()
         {

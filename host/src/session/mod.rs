@@ -116,7 +116,7 @@ impl Sessions {
         vm: &VmRecord,
         mut sessions: Vec<Session>,
     ) -> Result<Vec<Session>, Failure> {
-        if sessions.iter().all(|session| session.state().is_final()) {
+        if sessions.iter().all(is_settled) {
             return Ok(sessions);
         }
         let mut seen: BTreeMap<SessionId, Snapshot> = BTreeMap::new();
@@ -130,7 +130,7 @@ impl Sessions {
                 let backend = self.registry.session_backend(&name)?;
                 let ids: Vec<SessionId> = sessions
                     .iter()
-                    .filter(|session| session.backend == name && !session.state().is_final())
+                    .filter(|session| session.backend == name && !is_settled(session))
                     .map(|session| session.id.clone())
                     .collect();
                 for ids in ids.chunks(IDS_AT_ONCE) {
@@ -144,7 +144,7 @@ impl Sessions {
             let observed = seen.remove(&session.id);
             let state = session.state().observed(observed.as_ref().map(|o| o.state));
             let mut snapshot = match observed {
-                Some(observed) if !session.state().is_final() => observed,
+                Some(observed) if !is_settled(session) => observed,
                 _ => session.snapshot.clone(),
             };
             snapshot.state = state;
@@ -301,6 +301,15 @@ impl Sessions {
             backend,
             reference,
         })
+    }
+}
+
+/// Whether the guest has nothing more to tell of a session. One that was taken for lost while the
+/// guest could not be asked may turn out to have ended well.
+fn is_settled(session: &Session) -> bool {
+    match session.state() {
+        SessionState::Exited | SessionState::Failed => true,
+        SessionState::Starting | SessionState::Running | SessionState::Lost => false,
     }
 }
 

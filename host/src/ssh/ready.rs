@@ -14,16 +14,16 @@ use super::pool::Pool;
 /// After an attempt was refused, the next begins this much later. A refusal means that the guest's
 /// network is up, so sshd is near.
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
-/// While an attempt is unanswered, another begins after this time. QEMU's user network accepts a
-/// connection at once and repeats its SYN to the guest only after seconds, so an attempt
-/// that came too early would notice sshd late.
-const OVERLAP: Duration = Duration::from_millis(1500);
+/// While an attempt is unanswered, another begins after this time, the next after twice that,
+/// and so on. QEMU's user network accepts a connection at once and repeats its SYN to the guest
+/// ever more rarely, so an attempt that came too early notices sshd late.
+const OVERLAP: Duration = Duration::from_millis(500);
 /// How long an attempt waits for the server's first byte. Each attempt costs the guest a new sshd
 /// process, which needs a second in software emulation and several on a busy host: giving up early
 /// and trying anew would keep the guest so busy that none ever succeeds.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Attempts at once.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 6;
 
 impl Pool {
     /// Tries until a login succeeds. `check` is asked before each attempt whether the machine
@@ -52,12 +52,14 @@ impl Pool {
     ) -> Result<(), SshError> {
         let mut attempts = JoinSet::new();
         let mut next = Instant::now();
+        let mut overlap = OVERLAP;
         loop {
             check().map_err(|reason| SshError::MachineEnded { reason })?;
             if Instant::now() >= next && attempts.len() < ATTEMPTS {
                 let pool = Arc::clone(self);
                 attempts.spawn(async move { pool.greeted().await });
-                next = Instant::now() + OVERLAP;
+                next = Instant::now() + overlap;
+                overlap *= 2;
             }
             let greeted = tokio::select! {
                 Some(greeted) = attempts.join_next() => greeted,

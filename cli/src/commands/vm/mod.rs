@@ -78,7 +78,7 @@ struct Shape {
     #[arg(long)]
     image: Option<ImageName>,
     /// Processors [default: half of this machine's, at most 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: Option<u32>,
     /// Memory, such as 512M or 4G [default: 2G]
     #[arg(long, value_name = "SIZE", value_parser = value::mebibytes_32)]

@@ -103,9 +103,16 @@ fn recorded_head(
     let machine = client
         .call::<Vm>(Call::VmGet(VmRef { vm: vm.to_owned() }))?
         .value;
+    // Without a path the daemon takes `repo` in the home, which is not the same everywhere.
+    let usual = DEFAULT_GUEST_PATH.rsplit('/').next().unwrap_or_default();
+    let is_usual = |path: &[u8]| path.rsplit(|b| *b == b'/').next() == Some(usual.as_bytes());
     let wanted = guest_path.map_or(DEFAULT_GUEST_PATH.as_bytes(), GuestPath::as_bytes);
     let mut workspaces = machine.workspaces.into_iter();
-    match workspaces.find(|workspace| workspace.guest_path.as_bytes() == wanted) {
+    let found = match guest_path {
+        Some(path) => workspaces.find(|workspace| workspace.guest_path == *path),
+        None => workspaces.find(|workspace| is_usual(workspace.guest_path.as_bytes())),
+    };
+    match found {
         Some(workspace) => Ok(workspace.head_commit),
         None => Err(Failure::new(
             Kind::NotFound,
