@@ -328,8 +328,8 @@ impl Ran {
     pub fn failure(&self, code: i32) -> Value {
         assert_eq!(self.code, Some(code), "{self:?}");
         assert!(self.stdout.is_empty(), "{self:?}");
-        let error: Value =
-            serde_json::from_slice(&self.stderr).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        let error: Value = serde_json::from_slice(&self.stderr)
+            .unwrap_or_else(|error| panic!("{error}: {self:?}"));
         let failure = error["error"].clone();
         let message = failure["message"].as_str().unwrap_or_default();
         assert!(
@@ -430,7 +430,10 @@ impl Running {
     pub fn until(&mut self, text: &str) {
         let since = Instant::now();
         while !holds(&self.stdout, text) {
-            match self.output.recv_timeout(DEADLINE.saturating_sub(since.elapsed())) {
+            match self
+                .output
+                .recv_timeout(DEADLINE.saturating_sub(since.elapsed()))
+            {
                 Ok(bytes) => self.stdout.extend(bytes),
                 Err(error) => panic!(
                     "no `{text}` ({error}) in `{}`; it said `{}`",
@@ -449,7 +452,10 @@ impl Running {
     pub fn until_error(&mut self, text: &str) {
         let since = Instant::now();
         while !holds(&self.stderr, text) {
-            match self.errors.recv_timeout(DEADLINE.saturating_sub(since.elapsed())) {
+            match self
+                .errors
+                .recv_timeout(DEADLINE.saturating_sub(since.elapsed()))
+            {
                 Ok(bytes) => self.stderr.extend(bytes),
                 Err(error) => panic!(
                     "no `{text}` ({error}) in `{}`",

@@ -58,13 +58,23 @@ fn a_session_takes_input_keeps_its_logs_and_passes_its_exit_code_on() {
     assert_eq!(shown["snapshot"]["state"], "exited");
 
     let one = verb(&home, "logs", "talk", &["--stream", "stderr"]).ok();
-    assert_eq!((one.text().as_str(), one.errors().as_str()), ("", "err hello\n"));
+    assert_eq!(
+        (one.text().as_str(), one.errors().as_str()),
+        ("", "err hello\n")
+    );
     let attached = verb(&home, "attach", "talk", &[]);
     assert_eq!(attached.code, Some(42), "an ended session tells its code");
 
     // What has ended takes no input.
     let late = home.run([
-        "--json", "vm", "session", "send", HOST, "talk", "--message", "x",
+        "--json",
+        "vm",
+        "session",
+        "send",
+        HOST,
+        "talk",
+        "--message",
+        "x",
     ]);
     assert_eq!(late.failure(4)["kind"], "conflict");
 }
@@ -80,34 +90,93 @@ fn any_bytes_are_sent_and_kept() {
         .ok();
     assert_eq!(wait(&home, "cat"), Some(0));
     let logs = verb(&home, "logs", "cat", &[]).ok();
-    assert!(logs.stdout == bytes, "{} bytes came back", logs.stdout.len());
+    assert!(
+        logs.stdout == bytes,
+        "{} bytes came back",
+        logs.stdout.len()
+    );
 }
 
 #[test]
 fn without_a_standard_input_reads_end_at_once_and_sends_are_refused() {
     let home = home();
     let started = [
-        "vm", "session", "start", HOST, "--name", "deaf", "--stdin", "none", "--", "bash", "-c",
+        "vm",
+        "session",
+        "start",
+        HOST,
+        "--name",
+        "deaf",
+        "--stdin",
+        "none",
+        "--",
+        "bash",
+        "-c",
         "cat; echo end; exec sleep 600",
     ];
     let _ = home.run(started).ok();
     let mut logs = home.spawn(["vm", "session", "logs", HOST, "deaf", "--follow"]);
     logs.until("end\n");
     let refused = home.run([
-        "--json", "vm", "session", "send", HOST, "deaf", "--message", "x",
+        "--json",
+        "vm",
+        "session",
+        "send",
+        HOST,
+        "deaf",
+        "--message",
+        "x",
     ]);
     let failure = refused.failure(4);
-    assert!(failure["hint"].as_str().is_some_and(|hint| hint.contains("--stdin pipe")));
+    assert!(
+        failure["hint"]
+            .as_str()
+            .is_some_and(|hint| hint.contains("--stdin pipe"))
+    );
     let _ = verb(&home, "kill", "deaf", &[]).ok();
-    assert_eq!(logs.wait().stdout, b"end\n", "the logs end with the session");
+    assert_eq!(
+        logs.wait().stdout,
+        b"end\n",
+        "the logs end with the session"
+    );
 }
 
 /// Words that a shell, an option parser or a decoder would like to eat.
 fn hostile() -> Vec<OsString> {
     let mut words: Vec<OsString> = [
-        "", " ", "two  words", "-n", "--", "--help", "-", "'", "\"", "it's \"so\"", "$(touch no)",
-        "`touch no`", "$HOME", "\\", "\\n", "a\nb\n", "\n", "\t", "*", "~", "!x", "#", ";ls", "&",
-        "|", ">no", "{a,b}", "ä€😀", "\u{1b}[2J", "%s", "=", "a=b", "!!",
+        "",
+        " ",
+        "two  words",
+        "-n",
+        "--",
+        "--help",
+        "-",
+        "'",
+        "\"",
+        "it's \"so\"",
+        "$(touch no)",
+        "`touch no`",
+        "$HOME",
+        "\\",
+        "\\n",
+        "a\nb\n",
+        "\n",
+        "\t",
+        "*",
+        "~",
+        "!x",
+        "#",
+        ";ls",
+        "&",
+        "|",
+        ">no",
+        "{a,b}",
+        "ä€😀",
+        "\u{1b}[2J",
+        "%s",
+        "=",
+        "a=b",
+        "!!",
     ]
     .map(OsString::from)
     .into();
@@ -179,10 +248,9 @@ fn the_environment_and_the_directory_reach_a_session_unchanged() {
         let directory = home.guest_home().join(OsStr::from_bytes(name));
         std::fs::create_dir(&directory).expect("made");
         let name = format!("cwd{number}");
-        let mut words: Vec<OsString> =
-            ["vm", "session", "start", HOST, "--name", &name, "--cwd"]
-                .map(OsString::from)
-                .into();
+        let mut words: Vec<OsString> = ["vm", "session", "start", HOST, "--name", &name, "--cwd"]
+            .map(OsString::from)
+            .into();
         words.push(directory.clone().into());
         words.extend(["--", "bash", "-c", "printf '%s\\0' \"$PWD\""].map(OsString::from));
         let _ = home.run(&words).ok();
@@ -209,7 +277,9 @@ fn names_that_are_no_names_are_refused_and_made_up_names_never_collide() {
         assert_eq!(ran.code, Some(2), "{name:?}: {ran:?}");
     }
     for _ in 0..2 {
-        let _ = home.run(["vm", "session", "start", HOST, "--", "true"]).ok();
+        let _ = home
+            .run(["vm", "session", "start", HOST, "--", "true"])
+            .ok();
     }
     assert_eq!(wait(&home, "true"), Some(0));
     assert_eq!(wait(&home, "true-2"), Some(0));
@@ -258,7 +328,11 @@ fn one_writes_many_observe_and_sending_needs_no_attach() {
     let second = home.run(["--json", "vm", "session", "attach", HOST, "chat"]);
     let failure = second.failure(125);
     assert_eq!(failure["kind"], "conflict");
-    assert!(failure["hint"].as_str().is_some_and(|hint| hint.contains("--observe")));
+    assert!(
+        failure["hint"]
+            .as_str()
+            .is_some_and(|hint| hint.contains("--observe"))
+    );
 
     let mut observer = home.spawn(["vm", "session", "attach", HOST, "chat", "--observe"]);
     observer.until_error("observing");
@@ -289,7 +363,10 @@ fn logs_follow_to_the_end_and_tails_are_lines() {
     all.until("l5\n");
     let tail = verb(&home, "logs", "count", &["--tail", "2"]).ok();
     assert_eq!(tail.text(), "l4\nl5\n");
-    assert_eq!(verb(&home, "logs", "count", &["--tail", "0"]).ok().text(), "");
+    assert_eq!(
+        verb(&home, "logs", "count", &["--tail", "0"]).ok().text(),
+        ""
+    );
     let mut follow = home.spawn([
         "vm", "session", "logs", HOST, "count", "--tail", "1", "--follow",
     ]);
@@ -317,7 +394,11 @@ fn sessions_are_signalled_stopped_killed_and_deleted() {
     assert!(text.contains("no\n"), "TERM came first: {text}");
     assert_eq!(wait(&home, "stubborn"), Some(137));
 
-    start(&home, "polite", "trap 'exit 9' TERM; echo ready; while true; do read -t 600 || true; done");
+    start(
+        &home,
+        "polite",
+        "trap 'exit 9' TERM; echo ready; while true; do read -t 600 || true; done",
+    );
     let mut logs = home.spawn(["vm", "session", "logs", HOST, "polite", "-f"]);
     logs.until("ready\n");
     let _ = verb(&home, "stop", "polite", &[]).ok();
@@ -329,14 +410,18 @@ fn sessions_are_signalled_stopped_killed_and_deleted() {
     let _ = verb(&home, "kill", "victim", &[]).ok();
     assert_eq!(wait(&home, "victim"), Some(137));
 
-    let directory = home.session("victim")["state_dir"].as_str().map(String::from);
+    let directory = home.session("victim")["state_dir"]
+        .as_str()
+        .map(String::from);
     let directory = std::path::PathBuf::from(directory.expect("a directory"));
     assert!(directory.is_dir());
     let _ = verb(&home, "delete", "victim", &[]).ok();
     assert!(!directory.exists(), "its directory goes with it");
     let gone = home.run(["--json", "vm", "session", "show", HOST, "victim"]);
     gone.failure(3);
-    let wrong = home.run(["--json", "vm", "session", "signal", HOST, "polite", "NOSUCH"]);
+    let wrong = home.run([
+        "--json", "vm", "session", "signal", HOST, "polite", "NOSUCH",
+    ]);
     assert_ne!(wrong.code, Some(0), "{wrong:?}");
 }
 
@@ -359,7 +444,11 @@ fn exec_passes_streams_bytes_and_exit_code() {
         .flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes())
         .collect();
     let echoed = exec("cat", &bytes).ok();
-    assert!(echoed.stdout == bytes, "{} bytes came back", echoed.stdout.len());
+    assert!(
+        echoed.stdout == bytes,
+        "{} bytes came back",
+        echoed.stdout.len()
+    );
     let eager = exec("head -c 5", &bytes).ok();
     assert_eq!(eager.stdout, &bytes[..5], "a program need not read all");
 }
@@ -370,7 +459,11 @@ fn exec_exits_with_125_where_banger_itself_fails() {
     let unknown = home.run(["--json", "vm", "exec", "nosuch", "--", "true"]);
     assert_eq!(unknown.failure(125)["kind"], "not-found");
     let missing = home.run(["vm", "exec", HOST, "--", "nosuchcommand"]);
-    assert_eq!(missing.code, Some(127), "that is the guest's own code: {missing:?}");
+    assert_eq!(
+        missing.code,
+        Some(127),
+        "that is the guest's own code: {missing:?}"
+    );
     assert_eq!(home.run(["vm", "exec", HOST]).code, Some(125), "no command");
     home.sshd.as_mut().expect("an sshd").stop();
     let unreachable = home.run(["--json", "vm", "exec", HOST, "--", "true"]);
@@ -455,7 +548,11 @@ fn a_session_outlives_its_ssh_connection() {
     home.sshd.as_ref().expect("an sshd").cut_connections();
     let (attached, follower) = (attached.wait(), follower.wait());
     assert_eq!(attached.code, Some(125), "{attached:?}");
-    assert_ne!(follower.code, Some(0), "the logs are not complete: {follower:?}");
+    assert_ne!(
+        follower.code,
+        Some(0),
+        "the logs are not complete: {follower:?}"
+    );
     send(&home, "agent", "b");
     send(&home, "agent", "bye");
     assert_eq!(wait(&home, "agent"), Some(33));
@@ -470,7 +567,10 @@ fn a_session_that_ends_while_no_daemon_runs_is_found_with_its_exit_code() {
     start(
         &home,
         "late",
-        &format!("mkfifo '{0}'; echo ready; read < '{0}'; echo end; exit 5", gate.display()),
+        &format!(
+            "mkfifo '{0}'; echo ready; read < '{0}'; echo end; exit 5",
+            gate.display()
+        ),
     );
     let mut logs = home.spawn(["vm", "session", "logs", HOST, "late", "-f"]);
     logs.until("ready\n");

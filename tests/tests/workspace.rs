@@ -49,8 +49,19 @@ fn git_line(repository: &Path, arguments: &[&str]) -> String {
 
 fn odd_names() -> Vec<OsString> {
     let mut names: Vec<OsString> = [
-        "two words", "-leading", "--", "line\nfeed", "tab\t", "$(touch no)", "quote'\"`", "*", "é😀",
-        "back\\slash", ":(top)magic", "#", "trailing ",
+        "two words",
+        "-leading",
+        "--",
+        "line\nfeed",
+        "tab\t",
+        "$(touch no)",
+        "quote'\"`",
+        "*",
+        "é😀",
+        "back\\slash",
+        ":(top)magic",
+        "#",
+        "trailing ",
     ]
     .map(OsString::from)
     .into();
@@ -69,7 +80,9 @@ fn set_mode(path: &Path, mode: u32) {
 
 /// Bytes that are no text.
 fn binary(seed: u8) -> Vec<u8> {
-    (0..5000_u32).map(|n| (n * 31 + u32::from(seed)) as u8).collect()
+    (0..5000_u32)
+        .map(|n| (n * 31 + u32::from(seed)) as u8)
+        .collect()
 }
 
 /// A repository with two commits and a working tree that differs in every way.
@@ -180,8 +193,14 @@ fn the_guests_tree_is_the_hosts_and_the_hosts_repository_is_untouched() {
     assert_eq!(prepared["guest_path"], guest.display().to_string());
     let (expected, arrived) = (tree(&host), tree(&guest));
     assert_eq!(
-        arrived.iter().map(|(path, kind, _)| (path, kind)).collect::<Vec<_>>(),
-        expected.iter().map(|(path, kind, _)| (path, kind)).collect::<Vec<_>>()
+        arrived
+            .iter()
+            .map(|(path, kind, _)| (path, kind))
+            .collect::<Vec<_>>(),
+        expected
+            .iter()
+            .map(|(path, kind, _)| (path, kind))
+            .collect::<Vec<_>>()
     );
     assert!(arrived == expected, "contents");
     assert!(!guest.join("ignored").exists(), "what is ignored stays");
@@ -191,7 +210,10 @@ fn the_guests_tree_is_the_hosts_and_the_hosts_repository_is_untouched() {
     assert_eq!(prepared["branch"], "main");
     assert_eq!(git_line(&guest, &["rev-parse", "HEAD"]), head);
     assert_eq!(git_line(&guest, &["branch", "--show-current"]), "main");
-    assert_eq!(git_line(&guest, &["config", "user.name"]), "A Person");
+    assert_eq!(
+        git_line(&guest, &["config", "--local", "user.name"]),
+        "A Person"
+    );
     git(&guest, ["fsck", "--strict"]);
     assert_eq!(git_line(&guest, &["rev-list", "--count", "HEAD"]), "2");
     assert!(!home.scratch().join("no").exists() && !guest.join("no").exists());
@@ -236,14 +258,20 @@ fn commits_and_all_that_lies_on_top_come_back_in_one_patch() {
     // The default base is the recorded head.
     let patch = export(&home, &[]).ok();
     assert!(whole(&host) == host_before, "export reads only on the host");
-    assert!(whole(&guest) == guest_before, "export reads only in the guest");
+    assert!(
+        whole(&guest) == guest_before,
+        "export reads only in the guest"
+    );
 
     let clone = home.scratch().join("clone");
     let source = format!("file://{}", host.display());
     git(&home.scratch(), ["clone", "--quiet", &source, "clone"]);
     let file = home.scratch().join("work.patch");
     fs::write(&file, &patch.stdout).expect("written");
-    git(&clone, [OsStr::new("apply"), OsStr::new("--index"), file.as_os_str()]);
+    git(
+        &clone,
+        [OsStr::new("apply"), OsStr::new("--index"), file.as_os_str()],
+    );
     let applied = git_line(&clone, &["write-tree"]);
 
     // The same through a file, and with the base named.
@@ -251,7 +279,10 @@ fn commits_and_all_that_lies_on_top_come_back_in_one_patch() {
     assert!(fs::read(home.scratch().join("other.patch")).expect("there") == patch.stdout);
 
     let stat = export(&home, &["--stat"]).ok().text();
-    assert!(stat.contains("A  committed\n") && stat.contains("D  kept\n"), "{stat}");
+    assert!(
+        stat.contains("A  committed\n") && stat.contains("D  kept\n"),
+        "{stat}"
+    );
     assert!(!stat.contains("ignored"), "{stat}");
 
     assert_eq!(applied, written_tree(&guest), "the trees are equal");
@@ -317,7 +348,11 @@ fn an_occupied_place_is_refused_and_left_alone_and_force_replaces_it() {
     let refused = prepare(&home, &host, &[]);
     let failure = refused.failure(4);
     assert_eq!(failure["kind"], "conflict");
-    assert!(failure["hint"].as_str().is_some_and(|hint| hint.contains("--force")));
+    assert!(
+        failure["hint"]
+            .as_str()
+            .is_some_and(|hint| hint.contains("--force"))
+    );
     assert!(whole(&guest) == before, "nothing has changed");
 
     // Also where it is no working copy of ours.
@@ -325,7 +360,10 @@ fn an_occupied_place_is_refused_and_left_alone_and_force_replaces_it() {
     put(&other.join("precious"), b"precious");
     let at = other.display().to_string();
     prepare(&home, &host, &["--guest-path", &at]).failure(4);
-    assert_eq!(fs::read(other.join("precious")).expect("there"), b"precious");
+    assert_eq!(
+        fs::read(other.join("precious")).expect("there"),
+        b"precious"
+    );
 
     let _ = prepare(&home, &host, &["--force"]).ok();
     assert!(tree(&guest) == tree(&host));
@@ -357,7 +395,9 @@ fn paths_with_odd_names_and_relative_ones_work() {
         let _ = home.run(&words).ok();
         assert!(tree(&guest) == tree(&host), "{name:?}");
         put(&guest.join("made"), b"here\n");
-        let mut words: Vec<OsString> = ["vm", "workspace", "export", HOST].map(OsString::from).into();
+        let mut words: Vec<OsString> = ["vm", "workspace", "export", HOST]
+            .map(OsString::from)
+            .into();
         words.push(at);
         let patch = home.run(&words).ok();
         assert!(patch.text().contains("+here"), "{name:?}");
