@@ -197,7 +197,15 @@ impl Workspaces {
         let path = guest_path(guest, request.guest_path.as_ref())?;
         let inspect = plugin.inspect(&path, request.base_commit.as_deref())?;
         let output = guest_script::run(&guest.remote, &inspect).await?;
-        let status = plugin.read_inspect(&output)?;
+        let status = plugin.read_inspect(&output).map_err(|error| {
+            let failure = Failure::from(error);
+            match failure.kind {
+                Kind::Invalid if failure.hint.is_empty() => failure.hint(
+                    "--guest-path must name a working copy there, --base-commit a commit of it",
+                ),
+                _ => failure,
+            }
+        })?;
 
         let script = plugin.export_patch(&path, &status.base)?;
         let mut process = guest_script::start(&guest.remote, &script).await?;

@@ -210,7 +210,10 @@ fn the_guests_tree_is_the_hosts_and_the_hosts_repository_is_untouched() {
     assert_eq!(prepared["branch"], "main");
     assert_eq!(git_line(&guest, &["rev-parse", "HEAD"]), head);
     assert_eq!(git_line(&guest, &["branch", "--show-current"]), "main");
-    assert_eq!(git_line(&guest, &["config", "user.name"]), "A Person");
+    assert_eq!(
+        git_line(&guest, &["config", "--local", "user.name"]),
+        "A Person"
+    );
     git(&guest, ["fsck", "--strict"]);
     assert_eq!(git_line(&guest, &["rev-list", "--count", "HEAD"]), "2");
     assert!(!home.scratch().join("no").exists() && !guest.join("no").exists());

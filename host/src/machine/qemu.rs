@@ -37,10 +37,10 @@ const RUN: &str = "run.json";
 const START_LIMIT: Duration = Duration::from_secs(30);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// A VM, known by its directory.
 /// How the directories of machines that are being made begin.
 pub const DRAFT_PREFIX: &str = ".creating-";
 
+/// A VM, known by its directory.
 #[derive(Debug, Clone)]
 pub struct QemuMachine {
     dir: PathBuf,

@@ -8,7 +8,7 @@ use crate::stream::{self, Ended, Input, OnSignal, Sink};
 use crate::{text, value};
 use banger_core::protocol::Call;
 use banger_core::protocol::machine::{Vm, VmRef};
-use banger_core::protocol::workspace::{self, DEFAULT_GUEST_PATH, ExportReply};
+use banger_core::protocol::workspace::{self, DEFAULT_GUEST_PATH, ExportReply, Prepared};
 use banger_core::workspace::{Change, ChangeKind};
 use banger_core::{Failure, GuestPath, Kind, escape};
 use clap::Args;
@@ -53,13 +53,16 @@ impl Export {
         // Before the guest is asked: a directory that can't be written is known soon.
         let file = self.output.as_deref().map(PatchFile::create).transpose()?;
         let mut client = context.client()?;
-        let base_commit = match self.base_commit {
-            Some(base) => base,
-            None => recorded_head(&mut client, &self.vm, self.guest_path.as_ref())?,
+        let (base_commit, guest_path) = match self.base_commit {
+            Some(base) => (base, self.guest_path),
+            None => {
+                let recorded = recorded(&mut client, &self.vm, self.guest_path.as_ref())?;
+                (recorded.head_commit, Some(recorded.guest_path))
+            }
         };
         let mut reply = client.call::<ExportReply>(Call::WorkspaceExport(workspace::Export {
             vm: self.vm,
-            guest_path: self.guest_path,
+            guest_path,
             base_commit: Some(base_commit),
         }))?;
         if self.stat {
@@ -94,26 +97,24 @@ impl Export {
     }
 }
 
-/// The commit that was put in.
-fn recorded_head(
+/// What was put in at this place. Without one it is the usual place, or the only one: an adopted
+/// host may have another home.
+fn recorded(
     client: &mut Client,
     vm: &str,
     guest_path: Option<&GuestPath>,
-) -> Result<String, Failure> {
+) -> Result<Prepared, Failure> {
     let machine = client
         .call::<Vm>(Call::VmGet(VmRef { vm: vm.to_owned() }))?
         .value;
-    // Without a path the daemon takes `repo` in the home, which is not the same everywhere.
-    let usual = DEFAULT_GUEST_PATH.rsplit('/').next().unwrap_or_default();
-    let is_usual = |path: &[u8]| path.rsplit(|b| *b == b'/').next() == Some(usual.as_bytes());
     let wanted = guest_path.map_or(DEFAULT_GUEST_PATH.as_bytes(), GuestPath::as_bytes);
-    let mut workspaces = machine.workspaces.into_iter();
-    let found = match guest_path {
-        Some(path) => workspaces.find(|workspace| workspace.guest_path == *path),
-        None => workspaces.find(|workspace| is_usual(workspace.guest_path.as_bytes())),
-    };
+    let mut workspaces = machine.workspaces;
+    let found = workspaces
+        .iter()
+        .position(|workspace| workspace.guest_path.as_bytes() == wanted)
+        .or((guest_path.is_none() && workspaces.len() == 1).then_some(0));
     match found {
-        Some(workspace) => Ok(workspace.head_commit),
+        Some(found) => Ok(workspaces.swap_remove(found)),
         None => Err(Failure::new(
             Kind::NotFound,
             format!(
