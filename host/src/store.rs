@@ -10,6 +10,7 @@ use banger_core::protocol::workspace::Prepared;
 use banger_core::{Failure, ImageName, Kind, SessionId, VmId, VmName};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -130,6 +131,14 @@ impl Store {
     /// # Errors
     /// Where it can't be opened or a newer banger wrote it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // Private from its first byte on; SQLite gives its other files the same mode. Where this
+        // fails, opening it says why.
+        let _ = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path);
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // A machine's record must survive a power loss before its disks are made.

@@ -488,8 +488,10 @@ impl Machines {
         let (key, guest) = task
             .until_cancelled(async {
                 let key = match &request.host_key {
-                    Some(line) => HostKey::parse(line)
-                        .map_err(|error| Failure::from_error(Kind::Invalid, &error))?,
+                    Some(line) => HostKey::parse(line).map_err(|error| {
+                        Failure::from_error(Kind::Invalid, &error)
+                            .hint("give it as in a public key file: `ssh-ed25519 AAAA…`")
+                    })?,
                     None => scan_host_key(&host.host, host.port).await?,
                 };
                 let guest = self.adopted_guest(&host, &key.to_string()).await?;

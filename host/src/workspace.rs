@@ -195,17 +195,13 @@ impl Workspaces {
     async fn export_from(&self, guest: &Guest, request: &Export) -> Result<ExportReply, Failure> {
         let plugin = self.registry.workspace(KIND)?;
         let path = guest_path(guest, request.guest_path.as_ref())?;
-        let inspect = plugin.inspect(&path, request.base_commit.as_deref())?;
+        let inspect = plugin
+            .inspect(&path, request.base_commit.as_deref())
+            .map_err(|error| wrong_base(error.into()))?;
         let output = guest_script::run(&guest.remote, &inspect).await?;
-        let status = plugin.read_inspect(&output).map_err(|error| {
-            let failure = Failure::from(error);
-            match failure.kind {
-                Kind::Invalid if failure.hint.is_empty() => failure.hint(
-                    "--guest-path must name a working copy there, --base-commit a commit of it",
-                ),
-                _ => failure,
-            }
-        })?;
+        let status = plugin
+            .read_inspect(&output)
+            .map_err(|error| wrong_base(error.into()))?;
 
         let script = plugin.export_patch(&path, &status.base)?;
         let mut process = guest_script::start(&guest.remote, &script).await?;
@@ -240,6 +236,15 @@ impl Workspaces {
             changes: status.changes,
             patch,
         })
+    }
+}
+
+/// Tells where to look, where the plugin has not.
+fn wrong_base(failure: Failure) -> Failure {
+    if failure.kind == Kind::Invalid && failure.hint.is_empty() {
+        failure.hint("--guest-path must name a working copy there, --base-commit a commit of it")
+    } else {
+        failure
     }
 }
 

@@ -220,9 +220,8 @@ fn a_stream_is_given_to_the_token_once_and_to_no_guess() {
         socket
             .set_read_timeout(Some(banger_tests::home::DEADLINE))
             .expect("set");
-        socket
-            .write_all(format!("{token}\n").as_bytes())
-            .expect("sent");
+        // A long guess is not read to its end.
+        let _ = socket.write_all(format!("{token}\n").as_bytes());
         let mut bytes = Vec::new();
         let _ = socket.read_to_end(&mut bytes);
         bytes

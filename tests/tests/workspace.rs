@@ -165,6 +165,24 @@ fn whole(root: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
         .collect()
 }
 
+/// Names what differs.
+#[track_caller]
+fn assert_unchanged(root: &Path, before: &[(PathBuf, Vec<u8>, std::time::SystemTime)]) {
+    let after = whole(root);
+    let differing = |a: &[(PathBuf, Vec<u8>, std::time::SystemTime)],
+                     b: &[(PathBuf, Vec<u8>, std::time::SystemTime)]| {
+        a.iter()
+            .filter(|entry| !b.contains(entry))
+            .map(|entry| entry.0.clone())
+            .collect::<Vec<_>>()
+    };
+    let (was, is) = (differing(before, &after), differing(&after, before));
+    assert!(
+        was.is_empty() && is.is_empty(),
+        "changed or gone: {was:?}; changed or new: {is:?}"
+    );
+}
+
 #[track_caller]
 fn prepare(home: &Home, path: &Path, more: &[&str]) -> Ran {
     let mut words: Vec<OsString> = ["--json", "vm", "workspace", "prepare", HOST]
@@ -188,7 +206,7 @@ fn the_guests_tree_is_the_hosts_and_the_hosts_repository_is_untouched() {
     let host = repository(&home.scratch().join("src"));
     let before = whole(&host);
     let prepared = prepare(&home, &host, &[]).ok().json();
-    assert!(whole(&host) == before, "prepare reads only");
+    assert_unchanged(&host, &before);
     let guest = home.guest_home().join("repo");
     assert_eq!(prepared["guest_path"], guest.display().to_string());
     let (expected, arrived) = (tree(&host), tree(&guest));
@@ -253,13 +271,14 @@ fn commits_and_all_that_lies_on_top_come_back_in_one_patch() {
     let guest = home.guest_home().join("repo");
     let _ = prepare(&home, &host, &[]).ok();
     work(&guest);
-    let (host_before, guest_before) = (whole(&host), whole(&guest));
+    let (host_before, guest_before) = (whole(&host), files(&guest));
 
     // The default base is the recorded head.
     let patch = export(&home, &[]).ok();
     assert!(whole(&host) == host_before, "export reads only on the host");
+    // Bytes only: git sets the times of objects that it would have written again.
     assert!(
-        whole(&guest) == guest_before,
+        files(&guest) == guest_before,
         "export reads only in the guest"
     );
 
@@ -353,7 +372,7 @@ fn an_occupied_place_is_refused_and_left_alone_and_force_replaces_it() {
             .as_str()
             .is_some_and(|hint| hint.contains("--force"))
     );
-    assert!(whole(&guest) == before, "nothing has changed");
+    assert_unchanged(&guest, &before);
 
     // Also where it is no working copy of ours.
     let other = home.guest_home().join("other");
