@@ -3,3 +3,18 @@
 pub mod home;
 pub mod rpc;
 pub mod sshd;
+
+/// Asks again and again until the answer is yes.
+///
+/// # Panics
+/// After two minutes, naming what was waited for.
+pub fn until(what: &str, mut ask: impl FnMut() -> bool) {
+    let since = std::time::Instant::now();
+    while !ask() {
+        assert!(
+            since.elapsed() < std::time::Duration::from_secs(120),
+            "waited in vain: {what}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
