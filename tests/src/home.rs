@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -37,6 +38,23 @@ impl Home {
     /// # Errors
     /// There is no binary, or no directory can be made.
     pub fn new() -> Result<Self> {
+        let home = Self::cold()?;
+        let cache = home.banger_home().join("cache/plugins");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&cache)?;
+        for (name, bytes) in compiled_plugins()? {
+            fs::write(cache.join(name), bytes)?;
+        }
+        Ok(home)
+    }
+
+    /// The same without a cache of compiled plugins: the first daemon starts slowly.
+    ///
+    /// # Errors
+    /// As [`Home::new`].
+    pub fn cold() -> Result<Self> {
         // Short: the path of a socket has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("bg-").tempdir_in("/tmp")?;
         fs::create_dir(directory.path().join("home"))?;
@@ -234,6 +252,27 @@ impl Drop for Home {
             std::thread::yield_now();
         }
     }
+}
+
+/// What a first daemon compiles, once for all homes of this process.
+fn compiled_plugins() -> Result<&'static [(OsString, Vec<u8>)]> {
+    static COMPILED: Mutex<Option<&'static [(OsString, Vec<u8>)]>> = Mutex::new(None);
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(compiled) = *compiled {
+        return Ok(compiled);
+    }
+    let home = Home::cold()?;
+    for verb in ["start", "stop"] {
+        let ran = home.run(["daemon", verb]);
+        if ran.code != Some(0) {
+            bail!("`banger daemon {verb}` fails: {ran:?}");
+        }
+    }
+    let files: Vec<_> = files(&home.banger_home().join("cache/plugins"))
+        .into_iter()
+        .filter_map(|(path, bytes)| Some((path.file_name()?.to_owned(), bytes)))
+        .collect();
+    Ok(compiled.insert(files.leak()))
 }
 
 /// Every file below a directory with its content, or a link with its target, sorted.
