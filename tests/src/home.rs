@@ -254,9 +254,12 @@ impl Drop for Home {
     }
 }
 
+/// Names and contents.
+type Files = &'static [(OsString, Vec<u8>)];
+
 /// What a first daemon compiles, once for all homes of this process.
-fn compiled_plugins() -> Result<&'static [(OsString, Vec<u8>)]> {
-    static COMPILED: Mutex<Option<&'static [(OsString, Vec<u8>)]>> = Mutex::new(None);
+fn compiled_plugins() -> Result<Files> {
+    static COMPILED: Mutex<Option<Files>> = Mutex::new(None);
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(compiled) = *compiled {
         return Ok(compiled);
