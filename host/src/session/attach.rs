@@ -209,6 +209,7 @@ impl Sessions {
             .map_or(SEND_TIMEOUT, |ms| Duration::from_millis(ms.into()));
         let mut script = open.backend.send(&open.reference, timeout)?;
         let end = EndMark::tell(&mut script);
+        let limit = script.timeout;
         match &request.message {
             Some(message) => {
                 script.stdin.extend_from_slice(&message.0);
@@ -222,10 +223,17 @@ impl Sessions {
                 let mut process = guest_script::start(&open.guest.remote, &script).await?;
                 process.stdin().write_all(script.stdin.into()).await?;
                 Ok(Err(self.streams.open(move |mut connection| async move {
-                    let carried = relay::payload(&mut connection, process, &end).await;
-                    if let Some(end) = carried {
-                        connection.writer.finish(end.map(|_| 0)).await;
-                    }
+                    let carrying = async {
+                        relay::payload(&mut connection, process, &end)
+                            .await
+                            .transpose()
+                    };
+                    let end = match guest_script::within(limit, carrying).await {
+                        Ok(Some(_)) => Ok(0),
+                        Ok(None) => return,
+                        Err(failure) => Err(failure),
+                    };
+                    connection.writer.finish(end).await;
                 })))
             }
         }
