@@ -59,7 +59,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            screen::error(&error);
+            if !error.is::<test::Failed>() {
+                screen::error(&error);
+            }
             match error.downcast_ref::<process::Interrupted>() {
                 Some(interrupted) => ExitCode::from(interrupted.exit_code()),
                 None => ExitCode::FAILURE,

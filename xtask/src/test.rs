@@ -4,7 +4,7 @@ use crate::process::Signals;
 use crate::project::Project;
 use crate::screen;
 use crate::setup::{self, Purpose};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::io::Write;
 use std::process::Command;
 
@@ -44,10 +44,22 @@ pub fn run(arguments: &Arguments, signals: &Signals) -> Result<()> {
 
     screen::say(tally.summary());
     if tally.failed > 0 {
-        bail!("tests failed");
+        return Err(Failed.into());
     }
     Ok(())
 }
+
+/// Tests failed. The summary has said so, and it is the last line.
+#[derive(Debug)]
+pub struct Failed;
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("tests failed")
+    }
+}
+
+impl std::error::Error for Failed {}
 
 fn cargo_test(command: &mut Command, arguments: &Arguments, selects: bool) {
     command.args(["test", "--locked", "--no-fail-fast"]);
