@@ -2,6 +2,7 @@
 
 use crate::error::host;
 use banger_core::{Failure, Kind};
+use banger_host::daemon;
 use banger_host::dirs::Dirs;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -27,7 +28,10 @@ pub fn connect(dirs: &Dirs) -> Result<Option<UnixStream>, Failure> {
     let socket = dirs.socket();
     match UnixStream::connect(&socket) {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if absent(&error) => Ok(None),
+        // It may have been started with another runtime directory.
+        Err(error) if absent(&error) => Ok(daemon::holder(dirs)
+            .filter(|holder| holder.socket != socket)
+            .and_then(|holder| UnixStream::connect(holder.socket).ok())),
         Err(error) => {
             let mut failure = Failure::from_error(Kind::Daemon, &error);
             failure.message = format!("can't connect to `{}`: {error}", shown(&socket));

@@ -52,7 +52,18 @@ impl Progress {
     pub fn note(&mut self, progress: &protocol::Progress) {
         let text = describe(progress);
         match &mut self.stage {
-            Some(stage) if stage.name == progress.stage => stage.text = text,
+            Some(stage) if stage.name == progress.stage => {
+                // Without a terminal each step is a line, and what is merely counted is not.
+                if self.mode == Mode::Lines
+                    && progress.done.is_none()
+                    && step(&stage.text) != step(&text)
+                {
+                    let _ = writeln!(std::io::stderr(), "{text}");
+                }
+                if progress.done.is_none() || self.mode == Mode::Live {
+                    stage.text = text;
+                }
+            }
             _ => {
                 self.finish();
                 if self.mode == Mode::Lines {
@@ -104,9 +115,17 @@ impl Drop for Progress {
     }
 }
 
+/// What a message is about: what stands before a colon; details follow.
+fn step(text: &str) -> &str {
+    text.split(':').next().unwrap_or(text)
+}
+
+/// The terminal's width; one that says 0 does not know.
 fn width() -> usize {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr());
-    size.map_or(80, |size| usize::from(size.ws_col.max(20)))
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) if size.ws_col > 0 => usize::from(size.ws_col.max(20)),
+        _ => 80,
+    }
 }
 
 /// The text and the time on one line: a line that wraps could not be drawn over.

@@ -180,14 +180,24 @@ fn install_command(packages: &BTreeSet<&str>, qemu: Option<&QemuVersions>) -> St
 async fn accelerator(cache: &Path) -> Check {
     match accelerator::choose(cache).await {
         Ok(verdict) => match verdict.accelerator {
-            Accelerator::Kvm => {
-                Check::new("accelerator", CheckStatus::Ok, format!("KVM: {}", verdict.reason), None)
-            }
+            Accelerator::Kvm => Check::new(
+                "accelerator",
+                CheckStatus::Ok,
+                format!("KVM: {}", verdict.reason),
+                None,
+            ),
             Accelerator::Tcg => Check::new(
                 "accelerator",
                 CheckStatus::Warning,
-                format!("software emulation, several times slower than KVM: {}", verdict.reason),
-                Some("run banger where hardware virtualisation works (a BIOS setting, or nested virtualisation of the host's VM), or live with it".into()),
+                format!(
+                    "software emulation, several times slower than KVM: {}",
+                    verdict.reason
+                ),
+                Some(if verdict.reason.contains("may not open") {
+                    "`sudo usermod -aG kvm $USER`, then log in again".into()
+                } else {
+                    "run banger where hardware virtualisation works (a BIOS setting, or nested virtualisation of the host's VM), or live with it".into()
+                }),
             ),
         },
         Err(error) => {

@@ -165,6 +165,16 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Folds the write-ahead log into the database's own file, so that this file alone is whole.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(self
+            .connection()
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
     /// Adds a machine.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(60);
 const ADOPT_LIMIT: Duration = Duration::from_secs(15);
 /// How long a guest may take to power off.
 pub const STOP_GRACE: Duration = Duration::from_secs(20);
+/// A machine's own copy of its record.
+const RECORD: &str = "record.json";
 /// The user that banger is in its own machines.
 const USER: &str = "root";
 
@@ -82,8 +84,8 @@ impl Machines {
         self.dirs.cache().join("accelerator.json")
     }
 
-    /// Takes back what a daemon left half-made: machines without a complete record, and
-    /// directories without any.
+    /// Takes back what a daemon left half-made, and finds machines again that the database has
+    /// lost: a whole machine holds its own record.
     ///
     /// # Errors
     /// Where the database can't be read.
@@ -117,9 +119,19 @@ impl Machines {
             else {
                 continue;
             };
-            if !known.contains(&id) {
-                tracing::warn!(%id, "removing the directory of a machine that is not recorded");
-                self.remove_files(&id).await?;
+            if known.contains(&id) {
+                continue;
+            }
+            match self.record_file(&id) {
+                Some(record) => {
+                    tracing::warn!(vm = %record.name, "a machine was not in the database, and is again");
+                    self.store.insert_vm(&record)?;
+                }
+                // It was never made whole.
+                None => {
+                    tracing::warn!(%id, "removing a machine that was left half-made");
+                    self.remove_files(&id).await?;
+                }
             }
         }
         Ok(())
@@ -326,8 +338,18 @@ impl Machines {
             complete: true,
             ..record.clone()
         };
+        let json = serde_json::to_vec_pretty(&record)
+            .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+        write_private(&self.dirs.vm(&record.id).join(RECORD), &json)?;
         self.store.update_vm(&record)?;
         Ok(record)
+    }
+
+    /// The record that a whole machine holds in its directory.
+    fn record_file(&self, id: &VmId) -> Option<VmRecord> {
+        let json = std::fs::read(self.dirs.vm(id).join(RECORD)).ok()?;
+        let record: VmRecord = serde_json::from_slice(&json).ok()?;
+        (record.id == *id && record.complete).then_some(record)
     }
 
     /// Starts a machine and waits until it lets us in. One that runs already is only waited for.
@@ -553,6 +575,7 @@ impl Machines {
         // The record becomes incomplete first: should we be killed half-way, the next daemon
         // goes on with the removal.
         if record.complete {
+            let _ = std::fs::remove_file(self.dirs.vm(&record.id).join(RECORD));
             self.store.update_vm(&VmRecord {
                 complete: false,
                 ..record.clone()

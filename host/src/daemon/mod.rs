@@ -17,12 +17,16 @@ use crate::workspace::Workspaces;
 use banger_core::{Failure, Kind};
 use rustix::fs::FlockOperation;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// How often the daemon looks whether its socket is still there.
+const SOCKET_CHECK: Duration = Duration::from_secs(2);
 
 /// What a daemon needs to know.
 #[derive(Debug, Clone)]
@@ -53,7 +57,7 @@ pub struct Daemon {
 pub async fn run(options: Options) -> Result<(), Failure> {
     let dirs = options.dirs;
     dirs.create()?;
-    let Some(_lock) = lock(&dirs.daemon_lock())? else {
+    let Some(_lock) = lock(&dirs)? else {
         return Ok(());
     };
     log_to_stderr();
@@ -88,7 +92,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         )),
         workspaces: Workspaces::new(
             Arc::clone(&machines),
-            store,
+            Arc::clone(&store),
             Arc::clone(&registry),
             streams.clone(),
         ),
@@ -107,6 +111,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         () = server::serve(Arc::clone(&daemon), requests, requests_open.clone()) => {}
         () = streams.serve(frames) => {}
         () = stop.cancelled() => {}
+        () = socket_gone(dirs.socket()) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -116,30 +121,72 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     for socket in [dirs.socket(), dirs.stream_socket()] {
         let _ = std::fs::remove_file(socket);
     }
+    if let Err(error) = store.checkpoint() {
+        tracing::warn!(%error, "the database's log was not folded into it");
+    }
     tracing::info!("the daemon ends");
     Ok(())
 }
 
+/// The daemon that runs, as it says in the file that it has locked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Holder {
+    /// Its process.
+    pub pid: u32,
+    /// Where it listens: elsewhere than expected where it was started with another
+    /// `XDG_RUNTIME_DIR`.
+    pub socket: PathBuf,
+}
+
+/// The daemon that holds the lock, whether or not its socket can be found; `None` where none does.
+pub fn holder(dirs: &Dirs) -> Option<Holder> {
+    let file = std::fs::File::open(dirs.daemon_lock()).ok()?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => serde_json::from_reader(file).ok(),
+        _ => None,
+    }
+}
+
 /// The lock of the daemon that runs; `None` where another holds it.
-fn lock(path: &Path) -> Result<Option<std::fs::File>, Failure> {
+fn lock(dirs: &Dirs) -> Result<Option<std::fs::File>, Failure> {
+    let path = dirs.daemon_lock();
     let fail = |error: std::io::Error| {
         Failure::new(
             Kind::Host,
             format!("can't lock {}: {error}", path.display()),
         )
     };
-    let file = std::fs::OpenOptions::new()
+    let mut file = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .open(path)
+        .open(&path)
         .map_err(fail)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(fail(errno.into())),
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(errno) => return Err(fail(errno.into())),
     }
+    let holder = Holder {
+        pid: std::process::id(),
+        socket: dirs.socket(),
+    };
+    file.set_len(0).map_err(fail)?;
+    serde_json::to_writer(&mut file, &holder).map_err(|error| fail(error.into()))?;
+    Ok(Some(file))
+}
+
+/// Resolves when a socket is no longer the one that was bound: nobody can connect any more, and the
+/// next command needs a daemon that it can reach.
+async fn socket_gone(path: PathBuf) {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = || std::fs::symlink_metadata(&path).ok().map(|file| file.ino());
+    let bound = inode();
+    while inode() == bound {
+        tokio::time::sleep(SOCKET_CHECK).await;
+    }
+    tracing::warn!(socket = %path.display(), "the daemon's socket is gone");
 }
 
 /// A socket that only this user can connect to. One that a killed daemon left is replaced: the

@@ -101,7 +101,7 @@ pub enum Stopped {
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// A value that no machine can have.
-    #[error("the machine's {field} must be {limits}")]
+    #[error("the machine's {} must be {limits}", field.replace("_mib", " in MiB").replace('_', " "))]
     Spec {
         /// Name of the field of [`MachineSpec`].
         field: &'static str,

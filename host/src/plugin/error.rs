@@ -189,14 +189,14 @@ impl Fault {
             Self::Read { .. } => "check the file's permissions",
             Self::TooLarge => "build it in release mode and strip it",
             Self::NotComponent { .. } => {
-                "a plugin is built with wasm-component-ld as its linker: see docs/plugins.md"
+                "a plugin is built with wasm-component-ld as its linker: see docs/plugin-contract.md"
             }
             Self::Damaged { .. } => "build or download the file again",
             Self::Imports { .. } => {
-                "build it for wasm32-unknown-unknown, not for WASI: see docs/plugins.md"
+                "build it for wasm32-unknown-unknown, not for WASI: see docs/plugin-contract.md"
             }
             Self::NoMetadata | Self::WrongTypes { .. } => {
-                "build it against this banger's wit/ directory: see docs/plugins.md"
+                "build it against this banger's wit/ directory: see docs/plugin-contract.md"
             }
             Self::InterfaceVersion { .. } | Self::Refused { .. } => "",
             Self::NameTaken { .. } | Self::Provided { .. } => {

@@ -154,7 +154,7 @@ impl SshError {
             Self::Authentication { .. } => {
                 "add the VM's public key to ~/.ssh/authorized_keys in the guest"
             }
-            Self::Lost { .. } => "the command may have run; look at the session, then try again",
+            Self::Lost { .. } => "what ran may have gone on; look before you try again",
             Self::ChannelRefused { .. } | Self::Busy { .. } => {
                 "raise MaxSessions in the guest's sshd_config"
             }

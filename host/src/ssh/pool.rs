@@ -305,8 +305,12 @@ impl Pool {
 
     /// A connection of nobody yet.
     async fn connect(&self) -> Result<Link, SshError> {
+        // Waiting for one's turn is not the server's silence: the clock starts after it.
+        let _permit = tokio::select! {
+            permit = self.logins.acquire() => permit,
+            () = self.closing.cancelled() => return Err(self.closed_error()),
+        };
         let login = async {
-            let _permit = self.logins.acquire().await;
             let stream = open_tcp(&self.target.host, self.target.port).await?;
             self.login(stream).await
         };

@@ -53,10 +53,12 @@ impl Export {
         // Before the guest is asked: a directory that can't be written is known soon.
         let file = self.output.as_deref().map(PatchFile::create).transpose()?;
         let mut client = context.client()?;
+        let mut uncommitted = 0;
         let (base_commit, guest_path) = match self.base_commit {
             Some(base) => (base, self.guest_path),
             None => {
                 let recorded = recorded(&mut client, &self.vm, self.guest_path.as_ref())?;
+                uncommitted = recorded.files_laid_over + recorded.files_deleted;
                 (recorded.head_commit, Some(recorded.guest_path))
             }
         };
@@ -93,6 +95,14 @@ impl Export {
             _ => receive(context, &reply.value, &mut PatchOutput::new())?,
         }
         context.output.remark(&summary(&reply.value));
+        if uncommitted > 0 {
+            context.output.hint(&format!(
+                "{} went in uncommitted and are in the patch too: it applies to a clean checkout \
+                 of the base, such as `git worktree add ../review {}`",
+                text::plural(uncommitted, "file"),
+                text::short_commit(&reply.value.base_commit),
+            ));
+        }
         Ok(0)
     }
 }

@@ -14,9 +14,16 @@ use tempfile::NamedTempFile;
 #[derive(Debug)]
 pub struct PatchFile {
     path: PathBuf,
-    file: NamedTempFile,
+    file: Destination,
     /// Bytes so far.
     pub length: u64,
+}
+
+/// A regular file is replaced in one step; a device, a pipe or a socket is written to.
+#[derive(Debug)]
+enum Destination {
+    Draft(NamedTempFile),
+    Special(std::fs::File),
 }
 
 impl PatchFile {
@@ -25,6 +32,27 @@ impl PatchFile {
     /// # Errors
     /// Where the directory can't be written.
     pub fn create(path: &Path) -> Result<Self, Failure> {
+        // What a link leads to is meant, not the link.
+        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = target.as_path();
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                let shown = escape::text(path.as_os_str().as_encoded_bytes());
+                return Err(
+                    Failure::new(Kind::Invalid, format!("`{shown}` is a directory"))
+                        .hint("name a file in it"),
+                );
+            }
+            Ok(metadata) if !metadata.is_file() => {
+                let file = std::fs::OpenOptions::new().write(true).open(path);
+                return Ok(Self {
+                    file: Destination::Special(file.map_err(|error| failed(path, &error))?),
+                    path: target,
+                    length: 0,
+                });
+            }
+            _ => {}
+        }
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -35,10 +63,11 @@ impl PatchFile {
             // As for any new file: the umask takes away from it.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(directory)
-            .map_err(|error| failed(path, &error))?;
+            // Its own name would tell the user nothing.
+            .map_err(|error| failed(path, &std::io::Error::from(error.kind())))?;
         Ok(Self {
-            path: path.to_owned(),
-            file,
+            file: Destination::Draft(file),
+            path: target,
             length: 0,
         })
     }
@@ -48,10 +77,12 @@ impl PatchFile {
     /// # Errors
     /// Where it can't be written to the disk or renamed.
     pub fn finish(self) -> Result<u64, Failure> {
-        let synced = self.file.as_file().sync_all();
-        synced.map_err(|error| failed(&self.path, &error))?;
-        let persisted = self.file.persist(&self.path);
-        persisted.map_err(|error| failed(&self.path, &error.error))?;
+        if let Destination::Draft(file) = self.file {
+            let synced = file.as_file().sync_all();
+            synced.map_err(|error| failed(&self.path, &error))?;
+            let persisted = file.persist(&self.path);
+            persisted.map_err(|error| failed(&self.path, &error.error))?;
+        }
         Ok(self.length)
     }
 }
@@ -64,7 +95,10 @@ fn failed(path: &Path, error: &std::io::Error) -> Failure {
 impl Sink for PatchFile {
     fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError> {
         only_stdout(channel)?;
-        let written = self.file.write_all(bytes);
+        let written = match &mut self.file {
+            Destination::Draft(file) => file.write_all(bytes),
+            Destination::Special(file) => file.write_all(bytes),
+        };
         written.map_err(|error| failed(&self.path, &error))?;
         self.length = self.length.saturating_add(bytes.len() as u64);
         Ok(())
