@@ -25,13 +25,20 @@ const LOG_SHOWN: u64 = 4096;
 /// # Errors
 /// Where its socket can't be connected to although there is one.
 pub fn connect(dirs: &Dirs) -> Result<Option<UnixStream>, Failure> {
+    if let Some(stream) = connect_to_usual(dirs)? {
+        return Ok(Some(stream));
+    }
+    // It may have been started with another runtime directory.
+    Ok(daemon::holder(dirs)
+        .filter(|holder| holder.socket != dirs.socket())
+        .and_then(|holder| UnixStream::connect(holder.socket).ok()))
+}
+
+fn connect_to_usual(dirs: &Dirs) -> Result<Option<UnixStream>, Failure> {
     let socket = dirs.socket();
     match UnixStream::connect(&socket) {
         Ok(stream) => Ok(Some(stream)),
-        // It may have been started with another runtime directory.
-        Err(error) if absent(&error) => Ok(daemon::holder(dirs)
-            .filter(|holder| holder.socket != socket)
-            .and_then(|holder| UnixStream::connect(holder.socket).ok())),
+        Err(error) if absent(&error) => Ok(None),
         Err(error) => {
             let mut failure = Failure::from_error(Kind::Daemon, &error);
             failure.message = format!("can't connect to `{}`: {error}", shown(&socket));
@@ -108,7 +115,7 @@ fn start(dirs: &Dirs) -> Result<Connected, Failure> {
     let mut started = spawn(dirs)?;
     let mut spawned = Instant::now();
     loop {
-        if let Some(socket) = connect(dirs)? {
+        if let Some(socket) = connect_to_usual(dirs)? {
             let started = Some(started);
             return Ok(Connected { socket, started });
         }

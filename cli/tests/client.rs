@@ -205,10 +205,11 @@ fn messages_may_come_in_pieces_and_be_large() {
 }
 
 #[test]
-fn progress_goes_to_standard_error_a_line_a_stage() {
+fn progress_goes_to_standard_error_a_line_a_step() {
     let fake = Fake::new(|asked| {
-        asked.progress("image", "unpacking\x1b[2J");
-        asked.progress("image", "still unpacking");
+        asked.progress("image", "unpacking\x1b[2J: a");
+        asked.progress("image", "unpacking\x1b[2J: b");
+        asked.progress("image", "configuring");
         asked.progress("boot", "booting");
         asked.reply(&machine("a"));
     });
@@ -216,7 +217,7 @@ fn progress_goes_to_standard_error_a_line_a_stage() {
         .assert()
         .success()
         .stdout("a is running\n")
-        .stderr("unpacking\\x1b[2J\nbooting\n");
+        .stderr("unpacking\\x1b[2J: a\nconfiguring\nbooting\n");
     for quiet in ["--quiet", "--json"] {
         fake.banger(&["vm", "start", "a", quiet])
             .assert()

@@ -99,6 +99,51 @@ fn a_killed_daemon_is_replaced_by_the_next_command_at_once() {
 }
 
 #[test]
+fn a_daemon_whose_socket_is_gone_is_ended_or_replaced() {
+    let home = home();
+    started(&home);
+    fs::remove_file(home.socket()).expect("removed");
+    assert!(
+        home.run(["daemon", "stop"])
+            .ok()
+            .errors()
+            .contains("has ended")
+    );
+
+    started(&home);
+    fs::remove_file(home.socket()).expect("removed");
+    // It notices by itself, and the command's own daemon takes over.
+    let _ = home.run(["vm", "list"]).ok();
+    assert!(home.daemon_pid().is_some());
+}
+
+#[test]
+fn a_daemon_is_found_under_another_runtime_directory() {
+    let home = home();
+    let with_runtime = |runtime: &str, words: &[&str]| {
+        let runtime = home.scratch().join(runtime);
+        fs::create_dir_all(&runtime).expect("made");
+        let output = home
+            .command(words)
+            .env_remove("BANGER_HOME")
+            .env("XDG_RUNTIME_DIR", runtime)
+            .output()
+            .expect("banger runs");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let _ = with_runtime("one", &["daemon", "start"]);
+    let pid = |runtime: &str| {
+        let status = with_runtime(runtime, &["--json", "daemon", "status"]);
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        status["pid"].as_u64().expect("a pid")
+    };
+    assert_eq!(pid("one"), pid("two"));
+    let _ = with_runtime("two", &["vm", "list"]);
+    let _ = with_runtime("two", &["daemon", "stop"]);
+}
+
+#[test]
 fn nothing_is_answered_before_the_greeting() {
     let home = home();
     started(&home);

@@ -198,6 +198,24 @@ fn vm_a_repository_goes_in_and_its_work_comes_back() {
         b"last\n"
     );
 
+    // A machine whose record the database has lost is found again, and runs on.
+    let id = ok(&home, &["--json", "vm", "show", "one"]);
+    ok(&home, &["daemon", "stop"]);
+    for name in ["banger.db", "banger.db-wal", "banger.db-shm"] {
+        let _ = fs::remove_file(home.banger_home().join("state").join(name));
+    }
+    let found: serde_json::Value =
+        serde_json::from_slice(&ok(&home, &["--json", "vm", "show", "one"])).expect("JSON");
+    let before: serde_json::Value = serde_json::from_slice(&id).expect("JSON");
+    assert_eq!(
+        (&found["id"], &found["state"]),
+        (&before["id"], &"running".into())
+    );
+    assert_eq!(
+        ok(&home, &["vm", "exec", "one", "--", "echo", "here"]),
+        b"here\n"
+    );
+
     // A client that is killed while its machine boots leaves nothing.
     let mut killed = home
         .command(["vm", "run", path, "--name", "two", "--memory", "512M"].map(OsStr::new))

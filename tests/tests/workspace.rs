@@ -309,6 +309,34 @@ fn commits_and_all_that_lies_on_top_come_back_in_one_patch() {
 }
 
 #[test]
+fn an_export_writes_through_links_and_into_pipes() {
+    let home = home();
+    let host = repository(&home.scratch().join("src"));
+    let _ = prepare(&home, &host, &[]).ok();
+    work(&home.guest_home().join("repo"));
+    let patch = export(&home, &[]).ok().stdout;
+
+    symlink("target", home.scratch().join("link")).expect("linked");
+    fs::write(home.scratch().join("target"), "old").expect("written");
+    let _ = export(&home, &["--output", "link"]).ok();
+    assert!(fs::read(home.scratch().join("target")).expect("there") == patch);
+    assert!(home.scratch().join("link").is_symlink());
+
+    let pipe = home.scratch().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    let reader = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || fs::read(pipe))
+    };
+    let _ = export(&home, &["--output", "pipe"]).ok();
+    assert!(reader.join().expect("no panic").expect("read") == patch);
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = fs::symlink_metadata(pipe).expect("there").file_type();
+    assert!(kind.is_fifo(), "it is still a pipe");
+}
+
+#[test]
 fn without_a_base_the_request_falls_back_to_the_guests_head_and_says_so() {
     let home = home();
     let host = repository(&home.scratch().join("src"));

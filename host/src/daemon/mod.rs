@@ -28,6 +28,9 @@ use tokio_util::task::TaskTracker;
 /// How often the daemon looks whether its socket is still there.
 const SOCKET_CHECK: Duration = Duration::from_secs(2);
 
+/// Longer than [`holder`] holds the lock that it tries.
+const LOOK_TIME: Duration = Duration::from_millis(100);
+
 /// What a daemon needs to know.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -163,10 +166,17 @@ fn lock(dirs: &Dirs) -> Result<Option<std::fs::File>, Failure> {
         .mode(0o600)
         .open(&path)
         .map_err(fail)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-        Err(errno) => return Err(fail(errno.into())),
+    let since = std::time::Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            // It may be somebody who only looks whether a daemon holds it.
+            Err(rustix::io::Errno::WOULDBLOCK) if since.elapsed() < LOOK_TIME => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(fail(errno.into())),
+        }
     }
     let holder = Holder {
         pid: std::process::id(),
