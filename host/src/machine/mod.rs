@@ -1,4 +1,4 @@
-//! Machines: the VMs that banger runs itself, and hosts that it only adopts.
+//! Machines: the VMs that banger runs itself.
 //!
 //! A machine is created, started, stopped, deleted and described here, and it says where its sshd is
 //! reached. Nothing here speaks SSH, knows of sessions or keeps a database: a machine's directory is
@@ -165,14 +165,6 @@ pub enum MachineError {
         /// QEMU's process.
         pid: i32,
     },
-    /// An adopted host is not banger's to start, stop or delete.
-    #[error("{host} is an adopted host: banger does not {operation} it")]
-    Adopted {
-        /// The host.
-        host: String,
-        /// What was asked for.
-        operation: &'static str,
-    },
 }
 
 impl MachineError {
@@ -183,7 +175,6 @@ impl MachineError {
             Self::Tool(error) => error.hint(),
             Self::StartFailed { log, .. } => Some(format!("read {}", log.display())),
             Self::AlreadyRunning { .. } => Some("stop it first".into()),
-            Self::Adopted { .. } => Some("do that on the host itself".into()),
             _ => None,
         }
     }
@@ -207,57 +198,10 @@ impl From<MachineError> for Failure {
             MachineError::Spec { .. } => Kind::Invalid,
             MachineError::AlreadyRunning { .. }
             | MachineError::NotRunning
-            | MachineError::Exists { .. }
-            | MachineError::Adopted { .. } => Kind::Conflict,
+            | MachineError::Exists { .. } => Kind::Conflict,
             _ => Kind::Host,
         };
         Self::from_error(kind, &error).hint(error.hint().unwrap_or_default())
-    }
-}
-
-/// A host that runs already and that banger only logs in to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdoptedHost {
-    /// Name or address.
-    pub host: String,
-    /// Port of its sshd.
-    pub port: u16,
-    /// User to log in as.
-    pub user: String,
-    /// File with the private key.
-    pub identity: PathBuf,
-}
-
-impl AdoptedHost {
-    /// The error for an operation that only makes sense on machines of banger's own.
-    #[must_use]
-    pub fn refuse(&self, operation: &'static str) -> MachineError {
-        MachineError::Adopted {
-            host: self.host.clone(),
-            operation,
-        }
-    }
-}
-
-/// Any machine.
-#[derive(Debug, Clone)]
-pub enum Machine {
-    /// A VM of banger's own.
-    Qemu(QemuMachine),
-    /// A host that is only used.
-    Ssh(AdoptedHost),
-}
-
-impl Machine {
-    /// The VM, for an operation that an adopted host does not have.
-    ///
-    /// # Errors
-    /// [`MachineError::Adopted`] names the host and the operation.
-    pub fn own(&self, operation: &'static str) -> Result<&QemuMachine, MachineError> {
-        match self {
-            Self::Qemu(machine) => Ok(machine),
-            Self::Ssh(host) => Err(host.refuse(operation)),
-        }
     }
 }
 
@@ -314,21 +258,6 @@ mod tests {
             }
             .check()
             .is_err()
-        );
-    }
-
-    #[test]
-    fn an_adopted_host_is_not_started() {
-        let host = AdoptedHost {
-            host: "build-1".into(),
-            port: 22,
-            user: "root".into(),
-            identity: "/nowhere".into(),
-        };
-        let error = Machine::Ssh(host).own("start").expect_err("must refuse");
-        assert_eq!(
-            error.to_string(),
-            "build-1 is an adopted host: banger does not start it"
         );
     }
 }
