@@ -5,7 +5,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::signal::{Event, Signals};
 use banger_core::protocol::{
-    Call, Hello, HelloReply, MESSAGE_LIMIT, Message, PROTOCOL_VERSION, Request,
+    Call, Hello, HelloReply, MESSAGE_LIMIT, Message, Notification, PROTOCOL_VERSION, Request,
 };
 use banger_core::{Failure, Kind};
 use banger_host::dirs::Dirs;
@@ -177,8 +177,11 @@ impl Client {
                 .hint(ANOTHER_VERSION_HINT)
             })?;
             match message {
-                Message::Notification { params, .. } if params.request == id => {
-                    progress.note(&params);
+                Message::Notification {
+                    notification: Notification::Progress(of),
+                    ..
+                } if of.request == id => {
+                    progress.note(&of);
                 }
                 Message::Reply { id: of, result, .. } if of == id => return Ok(result),
                 Message::Error { id: of, error, .. } if of.is_none_or(|of| of == id) => {

@@ -224,7 +224,11 @@ impl Frames {
                 Frame::Error(failure) => return Err(failure.into()),
                 // Output was passed on above; the others are not for clients.
                 Frame::Stdout(_) | Frame::Stderr(_) => {}
-                Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize { .. } | Frame::Signal(_) => {}
+                Frame::Stdin(_)
+                | Frame::StdinEnd
+                | Frame::Resize { .. }
+                | Frame::Signal(_)
+                | Frame::InputTaken(_) => {}
             }
         }
     }

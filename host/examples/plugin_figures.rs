@@ -76,6 +76,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             cwd: "/root".parse()?,
             columns: 80,
             rows: 24,
+            log_limit: 0,
+            host_record: Vec::new(),
             options: Vec::new(),
         };
         println!(

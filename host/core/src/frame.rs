@@ -33,6 +33,8 @@ pub enum Frame<B = Vec<u8>> {
     },
     /// Client to daemon: a signal for the program, by its name without `SIG`.
     Signal(String),
+    /// Daemon to client: how many bytes of this writer the session's input has ever taken.
+    InputTaken(u64),
     /// Daemon to client, the last frame: how the program ended, 0 to 255.
     Exit(u8),
     /// Daemon to client, the last frame: why there is no exit code.
@@ -63,6 +65,7 @@ const RESIZE: u8 = 5;
 const SIGNAL: u8 = 6;
 const EXIT: u8 = 7;
 const ERROR: u8 = 8;
+const INPUT_TAKEN: u8 = 9;
 
 /// The type and the payload's length, from a frame's first five bytes.
 ///
@@ -71,7 +74,7 @@ const ERROR: u8 = 8;
 pub fn parse_header(header: [u8; HEADER_LENGTH]) -> Result<(u8, usize), FrameError> {
     let [kind, a, b, c, d] = header;
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    if !(STDIN..=ERROR).contains(&kind) {
+    if !(STDIN..=INPUT_TAKEN).contains(&kind) {
         return Err(FrameError::Type(kind));
     }
     if length > PAYLOAD_LIMIT {
@@ -113,6 +116,7 @@ impl<B: AsRef<[u8]>> Frame<B> {
                 (RESIZE, payload.into())
             }
             Self::Signal(name) => (SIGNAL, name.as_bytes().into()),
+            Self::InputTaken(bytes) => (INPUT_TAKEN, bytes.to_be_bytes().to_vec().into()),
             Self::Exit(code) => (EXIT, vec![*code].into()),
             Self::Error(failure) => (ERROR, encode_failure(failure).into()),
         };
@@ -154,6 +158,9 @@ impl Frame {
                 _ => return Err(malformed()),
             },
             SIGNAL => Self::Signal(String::from_utf8(payload).map_err(|_| malformed())?),
+            INPUT_TAKEN => Self::InputTaken(u64::from_be_bytes(
+                payload.try_into().map_err(|_| malformed())?,
+            )),
             EXIT => match payload[..] {
                 [code] => Self::Exit(code),
                 _ => return Err(malformed()),
@@ -190,6 +197,7 @@ mod tests {
                 rows: 24,
             },
             Frame::Signal("INT".into()),
+            Frame::InputTaken(1 << 40),
             Frame::Exit(255),
             Frame::Error(Failure::new(Kind::Unreachable, "gone").hint("start it")),
         ] {

@@ -96,6 +96,12 @@ pub struct Snapshot {
     pub stdout_bytes: u64,
     /// Bytes ever written to standard error.
     pub stderr_bytes: u64,
+    /// Where what is kept of standard output begins.
+    #[serde(default)]
+    pub stdout_start: u64,
+    /// Where what is kept of standard error begins.
+    #[serde(default)]
+    pub stderr_start: u64,
     /// Milliseconds since 1970, by the guest's clock.
     pub started_at_ms: Option<u64>,
     /// Milliseconds since 1970, by the guest's clock.

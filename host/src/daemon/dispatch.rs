@@ -157,6 +157,10 @@ impl Daemon {
                 value(self.explained(&record, ended).await?)
             }
 
+            Call::SessionResize(_) | Call::Subscribe(_) => {
+                Err(Failure::new(Kind::Internal, "not there yet"))
+            }
+
             Call::ImageBuild(request) => value(self.image_build(request, task).await?),
             Call::ImageListCall(Empty {}) => {
                 let mut images = Vec::new();

@@ -36,7 +36,8 @@ pub use error::{Fault, PluginError};
 pub use preflight::{Check, Preflight, PreflightRequest, Verdict};
 pub use registry::{Origin, PluginInfo, Registry};
 pub use session_backend::{
-    BackendInfo, Follow, LaunchRequest, Session, SessionBackend, SessionPaths,
+    BackendInfo, Follow, HOST_RECORD_LIMIT, LaunchRequest, Role, Session, SessionBackend,
+    SessionPaths,
 };
 pub use workspace::{
     Existing, LayOverRequest, ReceiveRequest, Transport, Workspace, WorkspaceInfo,

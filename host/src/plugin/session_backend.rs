@@ -56,11 +56,16 @@ pub struct SessionPaths {
     pub stdin: Option<GuestPath>,
     pub stdout: Option<GuestPath>,
     pub stderr: Option<GuestPath>,
+    pub stdout_start: Option<GuestPath>,
+    pub stderr_start: Option<GuestPath>,
     pub pid: Option<GuestPath>,
     pub monitor_pid: Option<GuestPath>,
     pub status: Option<GuestPath>,
     pub exit_code: Option<GuestPath>,
     pub error: Option<GuestPath>,
+    pub started_at: Option<GuestPath>,
+    pub ended_at: Option<GuestPath>,
+    pub host_record: Option<GuestPath>,
 }
 
 /// What shall run, and where.
@@ -78,9 +83,16 @@ pub struct LaunchRequest {
     pub columns: u16,
     /// The terminal's height, for [`StdinKind::Tty`].
     pub rows: u16,
+    /// How many of its last bytes each log keeps; 0 for all.
+    pub log_limit: u64,
+    /// What is to be found again in the guest; see [`SessionBackend::host_records`].
+    pub host_record: Vec<u8>,
     /// Keys that a backend does not know are ignored by it.
     pub options: Vec<(String, String)>,
 }
+
+/// The length of a host record, in bytes.
+pub const HOST_RECORD_LIMIT: usize = 16 << 10;
 
 type Answer = Result<types::Script, types::Refusal>;
 
@@ -151,11 +163,16 @@ impl SessionBackend {
                 stdin: part(&paths.stdin)?,
                 stdout: part(&paths.stdout)?,
                 stderr: part(&paths.stderr)?,
+                stdout_start: part(&paths.stdout_start)?,
+                stderr_start: part(&paths.stderr_start)?,
                 pid: part(&paths.pid)?,
                 monitor_pid: part(&paths.monitor_pid)?,
                 status: part(&paths.status)?,
                 exit_code: part(&paths.exit_code)?,
                 error: part(&paths.error)?,
+                started_at: part(&paths.started_at)?,
+                ended_at: part(&paths.ended_at)?,
+                host_record: part(&paths.host_record)?,
                 state_dir,
             })
         })();
@@ -177,7 +194,8 @@ impl SessionBackend {
                 .options
                 .iter()
                 .map(|(n, v)| n.len() + v.len())
-                .sum::<usize>();
+                .sum::<usize>()
+            + request.host_record.len();
         let request = wit::LaunchRequest {
             session: self.session(&request.session)?,
             command: request.command.clone(),
@@ -185,6 +203,8 @@ impl SessionBackend {
             cwd: request.cwd.as_bytes().to_vec(),
             columns: request.columns,
             rows: request.rows,
+            log_limit: request.log_limit,
+            host_record: request.host_record.clone(),
             options: request.options.clone(),
         };
         self.script("session-backend.launch", input, |guest, store| {
@@ -231,6 +251,53 @@ impl SessionBackend {
             .map_err(|detail| forbidden(&self.plugin, FUNCTION, detail))
     }
 
+    /// The script that tells which sessions there are, with their host records.
+    ///
+    /// # Errors
+    /// The plugin's fault.
+    pub fn host_records(&self, state_root: &GuestPath) -> Result<Script, PluginError> {
+        let root = validate::utf8(state_root).map_err(|fault| self.plugin.error(fault))?;
+        self.script("session-backend.host-records", 0, |guest, store| {
+            guest.call_host_records(store, root).map(Ok)
+        })
+    }
+
+    /// What a `host-records` script told. What is no session of banger's is passed over.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn read_host_records(
+        &self,
+        output: &Output,
+    ) -> Result<Vec<(SessionId, Vec<u8>)>, PluginError> {
+        let input = output.stdout.len() + output.stderr.len();
+        let output = to_output(output);
+        let records = self
+            .call(
+                "session-backend.read-host-records",
+                input,
+                |guest, store| guest.call_read_host_records(store, &output),
+            )?
+            .map_err(|refusal| self.plugin.error(validate::refusal(&refusal)))?;
+        Ok(records
+            .into_iter()
+            .filter(|(_, record)| record.len() <= HOST_RECORD_LIMIT)
+            .filter_map(|(id, record)| Some((id.parse().ok()?, record)))
+            .take(snapshot::SNAPSHOTS_LIMIT)
+            .collect())
+    }
+
+    /// The script that prints the ids of sessions whose state may have changed.
+    ///
+    /// # Errors
+    /// The plugin's fault.
+    pub fn watch(&self, state_root: &GuestPath) -> Result<Script, PluginError> {
+        let root = validate::utf8(state_root).map_err(|fault| self.plugin.error(fault))?;
+        self.script("session-backend.watch", 0, |guest, store| {
+            guest.call_watch(store, root).map(Ok)
+        })
+    }
+
     /// The script that sends a signal ("TERM") to the session's processes.
     ///
     /// # Errors
@@ -253,14 +320,59 @@ impl SessionBackend {
         })
     }
 
-    /// The script that copies its stdin to the session's input.
+    /// The script that copies its stdin to the session's input, for this writer.
     ///
     /// # Errors
     /// The plugin's fault or refusal.
-    pub fn attach_input(&self, session: &Session) -> Result<Script, PluginError> {
+    pub fn attach_input(&self, session: &Session, writer: &str) -> Result<Script, PluginError> {
         let session = self.session(session)?;
-        self.script("session-backend.attach-input", 0, |guest, store| {
-            guest.call_attach_input(store, &session)
+        self.script(
+            "session-backend.attach-input",
+            writer.len(),
+            |guest, store| guest.call_attach_input(store, &session, writer),
+        )
+    }
+
+    /// The script that closes the session's input.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn close_input(&self, session: &Session, timeout: Duration) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        self.script("session-backend.close-input", 0, |guest, store| {
+            guest.call_close_input(store, &session, milliseconds(timeout))
+        })
+    }
+
+    /// The script that shows the session on the terminal that it is run on.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn attach_terminal(&self, session: &Session, role: Role) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        let observe = match role {
+            Role::Writer => false,
+            Role::Observer => true,
+        };
+        self.script("session-backend.attach-terminal", 0, |guest, store| {
+            guest.call_attach_terminal(store, &session, observe)
+        })
+    }
+
+    /// The script that prints the offset at which what was written in this time begins.
+    ///
+    /// # Errors
+    /// The plugin's fault or refusal.
+    pub fn offset_since(
+        &self,
+        session: &Session,
+        which: OutputStream,
+        age: Duration,
+    ) -> Result<Script, PluginError> {
+        let session = self.session(session)?;
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.script("session-backend.offset-since", 0, |guest, store| {
+            guest.call_offset_since(store, &session, to_stream(which), age_ms)
         })
     }
 
@@ -377,6 +489,15 @@ impl SessionBackend {
             },
         })
     }
+}
+
+/// What an attached client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Write, and say how large the terminal is.
+    Writer,
+    /// Look on.
+    Observer,
 }
 
 /// Whether to go on printing what a session writes.

@@ -9,7 +9,7 @@ use banger_core::{ByteString, SessionId};
 use std::collections::HashSet;
 
 /// Sessions that one `inspect` may tell of.
-const SNAPSHOTS_LIMIT: usize = 4096;
+pub(super) const SNAPSHOTS_LIMIT: usize = 4096;
 /// The length of a session's last error, in bytes.
 const LAST_ERROR_LIMIT: usize = 64 << 10;
 /// The last millisecond of the year 9999.
@@ -77,9 +77,15 @@ fn from_snapshot(id: SessionId, snapshot: wit::Snapshot) -> Result<Snapshot, Str
             return Err(format!("{time} ms as a point in time"));
         }
     }
-    for bytes in [snapshot.stdout_bytes, snapshot.stderr_bytes] {
+    for (start, bytes) in [
+        (snapshot.stdout_start, snapshot.stdout_bytes),
+        (snapshot.stderr_start, snapshot.stderr_bytes),
+    ] {
         if i64::try_from(bytes).is_err() {
             return Err(format!("a log of {bytes} bytes"));
+        }
+        if start > bytes {
+            return Err(format!("a log of {bytes} bytes that begins at {start}"));
         }
     }
     Ok(Snapshot {
@@ -93,6 +99,8 @@ fn from_snapshot(id: SessionId, snapshot: wit::Snapshot) -> Result<Snapshot, Str
             .map(|error| ByteString(error.into_bytes())),
         stdout_bytes: snapshot.stdout_bytes,
         stderr_bytes: snapshot.stderr_bytes,
+        stdout_start: snapshot.stdout_start,
+        stderr_start: snapshot.stderr_start,
         started_at_ms: snapshot.started_at_ms,
         ended_at_ms: snapshot.ended_at_ms,
     })

@@ -106,7 +106,7 @@ impl Sessions {
         }
         let input = match &lease {
             Some(_) => {
-                let script = open.backend.attach_input(&open.reference)?;
+                let script = open.backend.attach_input(&open.reference, "w")?;
                 let mut process = guest_script::start(&open.guest.remote, &script).await?;
                 process.stdin().write_all(script.stdin.into()).await?;
                 Some(process)

@@ -6,14 +6,19 @@ use crate::plugin::{self, LaunchRequest, SessionBackend};
 use crate::store::VmRecord;
 use crate::task::{Task, now_ms};
 use crate::vm::Guest;
-use banger_core::protocol::session::{Session, SessionStart};
+use banger_core::protocol::session::{Session, SessionStart, TerminalSize};
 use banger_core::script::is_variable_name;
 use banger_core::session::{SessionState, StdinKind};
 use banger_core::{Failure, GuestPath, Kind, SessionId, SessionName, escape};
 
 /// The terminal's size where nobody has said one.
-const COLUMNS: u16 = 80;
-const ROWS: u16 = 24;
+const TERMINAL_SIZE: TerminalSize = TerminalSize {
+    columns: 80,
+    rows: 24,
+};
+
+/// Bytes that each log keeps where nobody has said it.
+const LOG_LIMIT: u64 = 512 << 20;
 
 impl Sessions {
     /// Starts a session and returns once its program runs.
@@ -250,6 +255,7 @@ async fn launch(
     request: &SessionStart,
     session: &Session,
 ) -> Result<(), Failure> {
+    let size = request.terminal.unwrap_or(TERMINAL_SIZE);
     let script = backend.launch(&LaunchRequest {
         session: reference,
         command: request.command.iter().map(|word| word.0.clone()).collect(),
@@ -259,8 +265,10 @@ async fn launch(
             .map(|(name, value)| (name.clone(), value.0.clone()))
             .collect(),
         cwd: session.cwd.clone(),
-        columns: COLUMNS,
-        rows: ROWS,
+        columns: size.columns,
+        rows: size.rows,
+        log_limit: request.log_limit_bytes.unwrap_or(LOG_LIMIT),
+        host_record: Vec::new(),
         options: Vec::new(),
     })?;
     let output = guest_script::run(&guest.remote, &script).await?;
@@ -297,6 +305,8 @@ mod tests {
                 require: vec![],
                 stdin: StdinKind::Pipe,
                 tags: Default::default(),
+                log_limit_bytes: None,
+                terminal: None,
             };
             assert_eq!(name_for(&request, &id, attempt).as_str(), expected);
         }

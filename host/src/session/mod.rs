@@ -355,6 +355,8 @@ fn starting(id: &SessionId) -> Snapshot {
         last_error: None,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        stdout_start: 0,
+        stderr_start: 0,
         started_at_ms: None,
         ended_at_ms: None,
     }

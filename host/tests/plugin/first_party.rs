@@ -29,6 +29,8 @@ fn launch() -> LaunchRequest {
         cwd: "/root/repo".parse().expect("a path"),
         columns: 80,
         rows: 24,
+        log_limit: 0,
+        host_record: b"{}".to_vec(),
         options: Vec::new(),
     }
 }
@@ -71,7 +73,7 @@ fn scripts() -> Vec<(String, Script)> {
         );
         add("signal", backend.signal(&session, "TERM"));
         add("stop", backend.stop(&session, Duration::from_secs(3)));
-        add("attach-input", backend.attach_input(&session));
+        add("attach-input", backend.attach_input(&session, "w"));
         add(
             "attach-output",
             backend.attach_output(&session, OutputStream::Stdout, 7, Follow::UntilEnd),

@@ -5,14 +5,18 @@
 
 banger_plugin::session_backend!("../../wit");
 
-mod report;
 mod scripts;
-mod signals;
 
+use banger_guest_session::report::{self, Report, State};
+use banger_guest_session::scripts::{self as shared, Launch, Log, Until};
+use banger_guest_session::{signals, state_dir};
 use contract::{
     BackendInfo, Guest, Info, LaunchRequest, Metadata, Output, OutputStream, Refusal, Script,
-    Session, SessionPaths, Snapshot, StdinKind,
+    Session, SessionPaths, SessionState, Snapshot, StdinKind,
 };
+
+/// The backend's name, as in `--backend NAME`.
+const NAME: &str = "ssh";
 
 /// The plugin.
 #[derive(Debug)]
@@ -24,7 +28,7 @@ contract::bindings::export!(Plugin with_types_in contract::bindings);
 impl Metadata for Plugin {
     fn describe() -> Info {
         Info {
-            name: "ssh".to_owned(),
+            name: NAME.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             summary: "Sessions with pipes, detached from SSH".to_owned(),
             homepage: String::new(),
@@ -35,7 +39,7 @@ impl Metadata for Plugin {
 impl Guest for Plugin {
     fn info() -> BackendInfo {
         BackendInfo {
-            name: "ssh".to_owned(),
+            name: NAME.to_owned(),
             stdin_kinds: vec![StdinKind::None, StdinKind::Pipe],
             needs: ["bash", "setsid", "flock", "timeout", "dd", "tail", "stat"]
                 .map(str::to_owned)
@@ -44,7 +48,7 @@ impl Guest for Plugin {
     }
 
     fn paths(session: Session) -> SessionPaths {
-        let dir = state_dir(&session);
+        let dir = dir(&session);
         let file = |name: &str| format!("{dir}/{name}");
         SessionPaths {
             script: file("script"),
@@ -56,41 +60,82 @@ impl Guest for Plugin {
             },
             stdout: file("stdout"),
             stderr: file("stderr"),
+            stdout_start: file("stdout-start"),
+            stderr_start: file("stderr-start"),
             pid: file("pid"),
             monitor_pid: file("monitor-pid"),
             status: file("status"),
             exit_code: file("exit-code"),
             error: file("error"),
+            started_at: file("started-at"),
+            ended_at: file("ended-at"),
+            host_record: file("host-record"),
             state_dir: dir,
         }
     }
 
     fn launch(request: LaunchRequest) -> Result<Script, Refusal> {
-        scripts::launch(&request)
-            .map(Into::into)
-            .map_err(Into::into)
+        let kind = match request.session.stdin_kind {
+            StdinKind::None => "none",
+            StdinKind::Pipe => "pipe",
+            StdinKind::Tty => return Err(scripts::no_terminal().into()),
+        };
+        shared::launch(&Launch {
+            backend: NAME,
+            supervisor: scripts::SUPERVISOR,
+            state_root: &request.session.state_root,
+            id: &request.session.id,
+            kind,
+            command: &request.command,
+            environment: &request.environment,
+            cwd: &request.cwd,
+            columns: request.columns,
+            rows: request.rows,
+            log_limit: request.log_limit,
+            host_record: &request.host_record,
+        })
+        .map(Into::into)
+        .map_err(Into::into)
     }
 
     fn inspect(state_root: String, ids: Vec<String>) -> Script {
-        scripts::inspect(&state_root, &ids).into()
+        shared::inspect(&state_root, NAME, &ids).into()
     }
 
     fn read_inspect(output: Output) -> Result<Vec<Snapshot>, Refusal> {
-        report::read(&output).map_err(Into::into)
+        let reports = report::read(output.exit_code, &output.stdout, &output.stderr)?;
+        Ok(reports.into_iter().map(snapshot).collect())
+    }
+
+    fn host_records(_: String) -> Script {
+        banger_plugin::Script::new("exit 3").into()
+    }
+
+    fn read_host_records(_: Output) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
+        Err(banger_plugin::Refusal::new("not there yet").into())
+    }
+
+    fn watch(_: String) -> Script {
+        banger_plugin::Script::new("exit 3").into()
     }
 
     fn signal(session: Session, signal: String) -> Result<Script, Refusal> {
         let name = signals::name(&signal)?;
-        Ok(scripts::signal(&state_dir(&session), name).into())
+        Ok(shared::signal(&dir(&session), name).into())
     }
 
     fn stop(session: Session, grace_ms: u32) -> Result<Script, Refusal> {
-        Ok(scripts::stop(&state_dir(&session), grace_ms).into())
+        Ok(shared::stop(&dir(&session), grace_ms).into())
     }
 
-    fn attach_input(session: Session) -> Result<Script, Refusal> {
+    fn attach_input(session: Session, _writer: String) -> Result<Script, Refusal> {
         takes_input(&session)?;
-        Ok(scripts::attach_input(&state_dir(&session)).into())
+        Ok(scripts::attach_input(&dir(&session)).into())
+    }
+
+    fn close_input(session: Session, _timeout_ms: u32) -> Result<Script, Refusal> {
+        takes_input(&session)?;
+        Err(banger_plugin::Refusal::new("not there yet").into())
     }
 
     fn attach_output(
@@ -99,43 +144,69 @@ impl Guest for Plugin {
         offset: u64,
         follow: bool,
     ) -> Result<Script, Refusal> {
-        let follow = if follow {
-            scripts::Until::Ended
-        } else {
-            scripts::Until::Now
-        };
-        Ok(scripts::attach_output(&state_dir(&session), which, offset, follow).into())
+        let until = if follow { Until::Ended } else { Until::Now };
+        Ok(shared::attach_output(&dir(&session), log(which), offset, until).into())
+    }
+
+    fn attach_terminal(_: Session, _: bool) -> Result<Script, Refusal> {
+        Err(scripts::no_terminal().into())
     }
 
     fn tail(session: Session, which: OutputStream, lines: u64) -> Result<Script, Refusal> {
-        Ok(scripts::tail(&state_dir(&session), which, lines).into())
+        Ok(shared::tail(&dir(&session), log(which), lines).into())
+    }
+
+    fn offset_since(_: Session, _: OutputStream, _: u64) -> Result<Script, Refusal> {
+        Err(banger_plugin::Refusal::new("not there yet").into())
     }
 
     fn send(session: Session, timeout_ms: u32) -> Result<Script, Refusal> {
         takes_input(&session)?;
-        Ok(scripts::send(&state_dir(&session), timeout_ms).into())
+        Ok(scripts::send(&dir(&session), timeout_ms).into())
     }
 
     fn resize(_: Session, _: u16, _: u16) -> Result<Script, Refusal> {
-        Err(
-            banger_plugin::Refusal::new("a session of the backend `ssh` has no terminal to resize")
-                .hint("launch it with the backend `tmux` to get one")
-                .into(),
-        )
+        Err(scripts::no_terminal().into())
     }
 
     fn remove(session: Session) -> Result<Script, Refusal> {
-        Ok(scripts::remove(&state_dir(&session)).into())
+        Ok(shared::remove(&dir(&session)).into())
     }
 }
 
 /// Where a session's things are.
-fn state_dir(session: &Session) -> String {
-    format!(
-        "{}/{}",
-        session.state_root.trim_end_matches('/'),
-        session.id
-    )
+fn dir(session: &Session) -> String {
+    state_dir(&session.state_root, &session.id)
+}
+
+const fn log(which: OutputStream) -> Log {
+    match which {
+        OutputStream::Stdout => Log::Stdout,
+        OutputStream::Stderr => Log::Stderr,
+    }
+}
+
+fn snapshot(report: Report) -> Snapshot {
+    Snapshot {
+        id: report.id,
+        state: match report.state {
+            State::Starting => SessionState::Starting,
+            State::Running => SessionState::Running,
+            State::Exited => SessionState::Exited,
+            State::Failed => SessionState::Failed,
+            State::Lost => SessionState::Lost,
+        },
+        pid: report.pid,
+        exit_code: report.exit_code,
+        alive: report.alive,
+        last_error: report.last_error,
+        stdout_bytes: report.stdout_bytes,
+        stderr_bytes: report.stderr_bytes,
+        stdout_start: report.stdout_start,
+        stderr_start: report.stderr_start,
+        started_at_ms: report.started_at_ms,
+        ended_at_ms: report.ended_at_ms,
+    }
 }
 
 /// Refuses what would send to a session without a pipe.

@@ -62,6 +62,8 @@ impl Guest {
             cwd: b"/tmp".to_vec(),
             columns: 80,
             rows: 24,
+            log_limit: 0,
+            host_record: b"{}".to_vec(),
             options: Vec::new(),
         }
     }
@@ -199,7 +201,7 @@ fn a_session_lives_is_fed_read_and_stopped() {
     let sent = guest.send("a", 20_000, &payload);
     assert!(sent.status.success(), "{sent:?}");
     let more = guest.run(
-        Plugin::attach_input(guest.session("a")).unwrap(),
+        Plugin::attach_input(guest.session("a"), "w".to_owned()).unwrap(),
         b"more\0\n",
     );
     assert!(more.status.success(), "{more:?}");

@@ -4,6 +4,7 @@
 //! `progress` notifications for it. Closing the connection, or its writing half, cancels what
 //! still runs on it.
 
+pub mod event;
 pub mod image;
 pub mod machine;
 pub mod plugin;
@@ -87,10 +88,10 @@ pub enum Call {
     /// Answers [`session::Session`].
     #[serde(rename = "guest.session.get")]
     SessionGet(session::SessionRef),
-    /// Answers [`Stream`]: frames of stdout and stderr, then exit 0.
+    /// Answers [`session::OutputFrom`]: frames of stdout and stderr, then exit 0.
     #[serde(rename = "guest.session.logs")]
     SessionLogs(session::SessionLogs),
-    /// Answers [`Stream`]: as [`Call::VmExec`], from the offsets on.
+    /// Answers [`session::OutputFrom`]: as [`Call::VmExec`], from the offsets on.
     #[serde(rename = "guest.session.attach")]
     SessionAttach(session::SessionAttach),
     /// Answers [`session::SessionSent`], or [`Stream`] where no message is given: the payload
@@ -109,9 +110,17 @@ pub enum Call {
     /// Forgets an ended session and removes its directory. Answers [`Empty`].
     #[serde(rename = "guest.session.delete")]
     SessionDelete(session::SessionRef),
+    /// Answers [`Empty`].
+    #[serde(rename = "guest.session.resize")]
+    SessionResize(session::SessionResize),
     /// Answers [`session::Session`] once it has ended.
     #[serde(rename = "guest.session.wait")]
     SessionWait(session::SessionWait),
+
+    /// Answers [`event::Subscribed`], then sends notifications `event` until the connection
+    /// closes.
+    #[serde(rename = "events.subscribe")]
+    Subscribe(event::Subscribe),
 
     /// Answers [`image::Image`].
     #[serde(rename = "image.build")]
@@ -219,15 +228,24 @@ pub enum Message {
         /// What the call answers.
         result: serde_json::Value,
     },
-    /// A request goes on.
+    /// A request goes on, or something happened.
     Notification {
         /// Always `2.0`.
         jsonrpc: String,
-        /// Always `progress`.
-        method: String,
-        /// How far it is.
-        params: Progress,
+        /// Which, and what it tells.
+        #[serde(flatten)]
+        notification: Notification,
     },
+}
+
+/// What the daemon tells without being asked each time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "method", content = "params", rename_all = "kebab-case")]
+pub enum Notification {
+    /// How far a request is.
+    Progress(Progress),
+    /// What a subscription is for.
+    Event(event::EventOf),
 }
 
 impl Message {
@@ -254,11 +272,19 @@ impl Message {
     }
 
     /// A request's progress.
-    pub fn progress(params: Progress) -> Self {
+    pub fn progress(progress: Progress) -> Self {
+        Self::notification(Notification::Progress(progress))
+    }
+
+    /// A subscription's event.
+    pub fn event(event: event::EventOf) -> Self {
+        Self::notification(Notification::Event(event))
+    }
+
+    fn notification(notification: Notification) -> Self {
         Self::Notification {
             jsonrpc: "2.0".into(),
-            method: "progress".into(),
-            params,
+            notification,
         }
     }
 }

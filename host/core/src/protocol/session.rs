@@ -1,5 +1,6 @@
 //! Requests and replies about sessions.
 
+use super::Stream;
 use crate::session::{OutputStream, SessionState, Snapshot, StdinKind};
 use crate::{ByteString, Failure, GuestPath, SessionId, SessionName, VmId, VmName};
 use schemars::JsonSchema;
@@ -84,6 +85,22 @@ pub struct SessionStart {
     /// Free labels.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// How many of its last bytes each log keeps; 0 for all. 512 MiB where absent.
+    #[serde(default)]
+    pub log_limit_bytes: Option<u64>,
+    /// The terminal's size until somebody attaches, for [`StdinKind::Tty`]; 80 × 24 where absent.
+    #[serde(default)]
+    pub terminal: Option<TerminalSize>,
+}
+
+/// A terminal's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Characters in a row.
+    pub columns: u16,
+    /// Rows.
+    pub rows: u16,
 }
 
 /// `guest.session.list`.
@@ -93,6 +110,12 @@ pub struct SessionListCall {
     /// Name or id of a machine; all where absent.
     #[serde(default)]
     pub vm: Option<String>,
+    /// Only sessions with all of these labels.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Only sessions in one of these states; in any where empty.
+    #[serde(default)]
+    pub states: Vec<SessionState>,
 }
 
 /// Sessions.
@@ -116,9 +139,32 @@ pub struct SessionLogs {
     /// How many of the last lines; all where absent.
     #[serde(default)]
     pub tail: Option<u64>,
+    /// Only what was written in the last so many milliseconds, or somewhat more.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
     /// Go on until the session ends.
     #[serde(default)]
     pub follow: bool,
+    /// From this byte of standard output on. Not together with `tail` or `since_ms`.
+    #[serde(default)]
+    pub stdout_offset: Option<u64>,
+    /// The same for standard error.
+    #[serde(default)]
+    pub stderr_offset: Option<u64>,
+}
+
+/// A stream of output, and where in the logs it begins.
+///
+/// A client that counts what it gets can ask for the rest after its stream was cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutputFrom {
+    /// Where the bytes come.
+    #[serde(flatten)]
+    pub stream: Stream,
+    /// The first byte of standard output.
+    pub stdout_offset: u64,
+    /// The first byte of standard error.
+    pub stderr_offset: u64,
 }
 
 /// `guest.session.attach`.
@@ -132,6 +178,18 @@ pub struct SessionAttach {
     /// Read only: any number may; there is one writer.
     #[serde(default)]
     pub observe: bool,
+    /// Become the writer also where another is attached, whose stream ends then.
+    #[serde(default)]
+    pub takeover: bool,
+    /// Names this client across its connections: 1 to 32 of `a` to `z` and `0` to `9`. A writer
+    /// that comes back under its name takes its own place, and learns what of its input was
+    /// taken. Made up where absent.
+    #[serde(default)]
+    pub writer: Option<String>,
+    /// Show the session on a terminal, for [`StdinKind::Tty`]: what comes as standard output
+    /// draws it. Offsets mean nothing then.
+    #[serde(default)]
+    pub terminal: Option<AttachTerminal>,
     /// Bytes of standard output that the client has already; where absent, it gets what is
     /// written from now on.
     #[serde(default)]
@@ -139,6 +197,16 @@ pub struct SessionAttach {
     /// The same for standard error.
     #[serde(default)]
     pub stderr_offset: Option<u64>,
+}
+
+/// The client's terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachTerminal {
+    /// Its size now; frames tell of later ones.
+    pub size: TerminalSize,
+    /// Its type, as in `TERM`: 1 to 64 letters, digits and `+-._`.
+    pub term: String,
 }
 
 /// `guest.session.send`.
@@ -152,6 +220,10 @@ pub struct SessionSend {
     /// What to write; where absent, it comes through a stream.
     #[serde(default)]
     pub message: Option<ByteString>,
+    /// Close the input once it is written: the program reads its end. With no message, nothing is
+    /// written before.
+    #[serde(default)]
+    pub close: bool,
     /// Milliseconds for the program to read it all; 30 000 where absent.
     #[serde(default)]
     pub timeout_ms: Option<u32>,
@@ -200,4 +272,16 @@ pub struct SessionWait {
     /// Milliseconds to wait; for ever where absent.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+}
+
+/// `guest.session.resize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionResize {
+    /// Name or id of the machine.
+    pub vm: String,
+    /// Name or id of the session.
+    pub session: String,
+    /// The terminal's new size, until somebody attaches.
+    pub size: TerminalSize,
 }

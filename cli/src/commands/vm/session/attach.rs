@@ -38,6 +38,9 @@ impl Attach {
             vm: self.which.vm,
             session: self.which.session,
             observe: self.observe,
+            takeover: false,
+            writer: None,
+            terminal: None,
             stdout_offset: None,
             stderr_offset: None,
         };

@@ -22,7 +22,11 @@ pub struct List {
 
 impl List {
     pub fn run(self, context: &Context) -> Outcome {
-        let call = Call::SessionListCall(SessionListCall { vm: self.vm });
+        let call = Call::SessionListCall(SessionListCall {
+            vm: self.vm,
+            tags: Default::default(),
+            states: Vec::new(),
+        });
         let reply = context.call::<SessionList>(call)?;
         context.write(&reply, |reply| {
             let mut table =

@@ -51,7 +51,10 @@ impl Logs {
                 OneStream::Stderr => OutputStream::Stderr,
             }),
             tail: self.tail,
+            since_ms: None,
             follow: self.follow,
+            stdout_offset: None,
+            stderr_offset: None,
         };
         let mut client = context.client()?;
         let reply = client.call::<Stream>(Call::SessionLogs(request))?;

@@ -48,6 +48,7 @@ impl Send {
             vm: self.which.vm,
             session: self.which.session,
             message,
+            close: false,
             timeout_ms: self.timeout.map(value::milliseconds_32),
         });
         if !streams {

@@ -72,6 +72,8 @@ impl Start {
                 Stdin::None => StdinKind::None,
             },
             tags: self.tag.into_iter().collect(),
+            log_limit_bytes: None,
+            terminal: None,
         };
         let reply = context.call::<Session>(Call::SessionStart(request))?;
         context.write(&reply, super::state_line)?;

@@ -1,10 +1,11 @@
 # shellcheck shell=bash disable=SC2154
-# Tells of the sessions below $1: those whose ids follow, or all. Prints fields that end in NUL:
-# "banger-sessions-1", ten fields for each session, "end". A session that does not exist is left out.
+# Tells of the sessions of backend $2 below $1: those whose ids follow, or all. Prints fields that
+# end in NUL: "banger-sessions-1", twelve fields for each session, "end". A session that does not exist
+# is left out.
 set -u
 export LC_ALL=C
-root=$1
-shift
+root=$1 backend=$2
+shift 2
 if [[ $# -eq 0 ]]; then
     shopt -s nullglob
     for dir in "$root"/*/; do
@@ -30,7 +31,7 @@ length_of() {
 
 tell() {
     local dir=$root/$1 monitored=0 launching=0 alive=0
-    local state='' status='' program='' code='' error='' out err begun ended
+    local state='' status='' program='' code='' error='' out err out_start err_start begun ended
 
     # Who lives is asked first: what the dead have written stays as it is read afterwards.
     if same_boot "$dir"; then
@@ -79,11 +80,18 @@ tell() {
     begun=$number
     read_number "$dir/ended-at"
     ended=$number
-    printf '%s\0' "$1" "$state" "$program" "$code" "$alive" "$error" "$out" "$err" "$begun" "$ended"
+    read_number "$dir/stdout-start"
+    out_start=${number:-0}
+    read_number "$dir/stderr-start"
+    err_start=${number:-0}
+    printf '%s\0' "$1" "$state" "$program" "$code" "$alive" "$error" "$out" "$err" \
+        "$out_start" "$err_start" "$begun" "$ended"
 }
 
 printf 'banger-sessions-1\0'
 for id in "$@"; do
-    [[ ${#id} -le 32 && $id =~ ^[a-z0-9]+$ && -d $root/$id && ! -L $root/$id ]] && tell "$id"
+    [[ ${#id} -le 32 && $id =~ ^[a-z0-9]+$ && -d $root/$id && ! -L $root/$id ]] || continue
+    # A directory that lost its mark is told of where it was asked for by id.
+    { read_value "$root/$id/backend" 64 && [[ $value != "$backend" ]]; } || tell "$id"
 done
 printf 'end\0'

@@ -1,31 +1,58 @@
 //! Reads what the script `inspect.sh` printed. The guest may have printed anything.
 
-use crate::contract::{Output, SessionState, Snapshot};
 use banger_plugin::Refusal;
 
 /// The fields of one session.
-const FIELDS: usize = 10;
+const FIELDS: usize = 12;
+
+/// What is true of a session now; the contract's `snapshot` tells what each field means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Report {
+    pub id: String,
+    pub state: State,
+    pub pid: Option<u32>,
+    pub exit_code: Option<i32>,
+    pub alive: bool,
+    pub last_error: Option<String>,
+    pub stdout_bytes: u64,
+    pub stderr_bytes: u64,
+    pub stdout_start: u64,
+    pub stderr_start: u64,
+    pub started_at_ms: Option<u64>,
+    pub ended_at_ms: Option<u64>,
+}
+
+/// The contract's `session-state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum State {
+    Starting,
+    Running,
+    Exited,
+    Failed,
+    Lost,
+}
 
 /// The sessions that the output tells of.
 ///
 /// # Errors
 /// The script failed, or the output is not, to the byte, what it prints.
-pub fn read(output: &Output) -> Result<Vec<Snapshot>, Refusal> {
-    if output.exit_code != 0 {
-        let stderr = String::from_utf8_lossy(&output.stderr);
+pub fn read(exit_code: i32, stdout: &[u8], stderr: &[u8]) -> Result<Vec<Report>, Refusal> {
+    if exit_code != 0 {
+        let stderr = String::from_utf8_lossy(stderr);
         return Err(Refusal::new(format!(
-            "the sessions could not be inspected (exit code {}): {}",
-            output.exit_code,
+            "the sessions could not be inspected (exit code {exit_code}): {}",
             stderr.trim()
         )));
     }
-    parse(&output.stdout).ok_or_else(|| {
+    parse(stdout).ok_or_else(|| {
         Refusal::new("the guest's report on its sessions is damaged")
             .hint("ask again for fewer sessions at once, or look at the guest's bash")
     })
 }
 
-fn parse(stdout: &[u8]) -> Option<Vec<Snapshot>> {
+fn parse(stdout: &[u8]) -> Option<Vec<Report>> {
     let fields: Vec<&[u8]> = stdout
         .strip_suffix(b"\0")?
         .split(|byte| *byte == 0)
@@ -36,10 +63,10 @@ fn parse(stdout: &[u8]) -> Option<Vec<Snapshot>> {
     if *first != b"banger-sessions-1" || *last != b"end" || sessions.len() % FIELDS != 0 {
         return None;
     }
-    sessions.chunks_exact(FIELDS).map(snapshot).collect()
+    sessions.chunks_exact(FIELDS).map(report).collect()
 }
 
-fn snapshot(fields: &[&[u8]]) -> Option<Snapshot> {
+fn report(fields: &[&[u8]]) -> Option<Report> {
     let &[
         id,
         state,
@@ -49,6 +76,8 @@ fn snapshot(fields: &[&[u8]]) -> Option<Snapshot> {
         error,
         stdout,
         stderr,
+        stdout_start,
+        stderr_start,
         started,
         ended,
     ] = fields
@@ -65,20 +94,18 @@ fn snapshot(fields: &[&[u8]]) -> Option<Snapshot> {
         return None;
     }
     let state = match state {
-        b"starting" => SessionState::Starting,
-        b"running" => SessionState::Running,
-        b"exited" => SessionState::Exited,
-        b"failed" => SessionState::Failed,
-        b"lost" => SessionState::Lost,
+        b"starting" => State::Starting,
+        b"running" => State::Running,
+        b"exited" => State::Exited,
+        b"failed" => State::Failed,
+        b"lost" => State::Lost,
         _ => return None,
     };
     let exit_code = optional(code)?;
-    if exit_code.is_some_and(|code| code > 255)
-        || exit_code.is_some() != (state == SessionState::Exited)
-    {
+    if exit_code.is_some_and(|code| code > 255) || exit_code.is_some() != (state == State::Exited) {
         return None;
     }
-    Some(Snapshot {
+    Some(Report {
         id: id.to_owned(),
         state,
         pid: optional(pid)?.map(u32::try_from).transpose().ok()?,
@@ -91,6 +118,8 @@ fn snapshot(fields: &[&[u8]]) -> Option<Snapshot> {
         last_error: (!error.is_empty()).then(|| String::from_utf8_lossy(error).into_owned()),
         stdout_bytes: number(stdout)?,
         stderr_bytes: number(stderr)?,
+        stdout_start: number(stdout_start)?,
+        stderr_start: number(stderr_start)?,
         started_at_ms: optional(started)?,
         ended_at_ms: optional(ended)?,
     })

@@ -1,8 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2015
-# Starts a session. Stdin brings the supervisor, the command and the environment, one after the
-# other, of the lengths in $5 to $7. No shell ever parses a value.
+# Starts a session of the backend $5 with the stdin $3. Stdin brings the supervisor, the command, the
+# environment and the host's record, one after the other, of the lengths in $9 to $12. No shell ever
+# parses a value.
 set -u
-root=$1 id=$2 kind=$3 cwd=$4
+root=$1 id=$2 kind=$3 cwd=$4 backend=$5 columns=$6 rows=$7 log_limit=$8
 dir=$root/$id
 login_umask=$(umask)
 umask 077
@@ -26,15 +27,19 @@ trap 'rm -rf -- "$new"' EXIT
 
 receive() {
     head -c "$2" >"$new/$1" && [[ $(stat -c %s -- "$new/$1") == "$2" ]] ||
-        refuse 1 "the launch was cut short"
+        refuse 6 "the launch was cut short"
 }
-receive script "$5"
-receive command "$6"
-receive environment "$7"
+receive script "$9"
+receive command "${10}"
+receive environment "${11}"
+receive host-record "${12}"
 
 : >"$new/stdout" && : >"$new/stderr" &&
     read_value /proc/sys/kernel/random/boot_id 64 && printf '%s\n' "$value" >"$new/boot-id" &&
     printf '%s\n' "$$ $started" >"$new/launcher" &&
+    printf '%s\n' "$backend" >"$new/backend" &&
+    printf '%s\n' "$columns $rows" >"$new/size" &&
+    printf '%s\n' "$log_limit" >"$new/log-limit" &&
     printf '%s\n' starting >"$new/status" || refuse 1 "the state directory cannot be written"
 if [[ $kind == pipe ]]; then
     mkfifo -- "$new/stdin" || exit 1

@@ -1,7 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2015,SC2094,SC2317,SC2329
-# Runs a session's program and records how it ends. It outlives SSH and the host's daemon.
+# The part of a supervisor that every backend has. The backend's own part follows, with the function
+# `monitor`, and calls the function that $1 names:
 #   monitor  waits for the program; started by the launch, detached
-#   program  what the monitor starts: prepares itself, then becomes the program
+#   program  what the monitor starts: prepares itself, then becomes the program. It tells on fd 5
+#            why it could not; a successful exec closes that
 set -u
 banger__role=$1 dir=$2 kind=$3 mask=$4 cwd=$5
 
@@ -25,61 +27,6 @@ close_other_fds() {
             *) { exec {fd}>&-; } 2>/dev/null ;;
         esac
     done
-}
-
-monitor() {
-    close_other_fds
-    trap '' HUP INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
-    umask 077
-    cd /
-
-    # Held for as long as this process lives: whoever waits for its end waits for the lock.
-    exec 9>>"$dir/monitor-lock"
-    flock -n 9 || exit 1
-    started_of "$$" && put monitor-pid "$$ $started" || exit 1
-
-    # A FIFO opens at once where one end is open already. So each is opened for both first; then
-    # this process keeps the end for writing alone, and a writer finds out when the program is gone.
-    mkfifo -- "$dir/.notice" || exit 1
-    exec 4<>"$dir/.notice" 5>"$dir/.notice" 6<"$dir/.notice" 4>&-
-    rm -f -- "$dir/.notice"
-    if [[ $kind == pipe ]]; then
-        exec 4<>"$dir/stdin" 7>"$dir/stdin" 8<"$dir/stdin" 4>&-
-    else
-        exec 8</dev/null
-    fi
-
-    put_time started-at
-    (
-        trap - HUP INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
-        shopt -s execfail
-        exec setsid bash "$dir/script" program "$dir" "$kind" "$mask" "$cwd"
-        printf 'setsid cannot be run' >&5
-    ) <&8 >>"$dir/stdout" 2>>"$dir/stderr" 4>&- 6<&- 7>&- 8<&- 9>&- &
-    exec 5>&- 8<&-
-
-    # The other end is closed by a successful exec, or brings why there was none.
-    local failure code
-    IFS= read -r -d '' -n 4000 -u 6 failure
-    exec 6<&-
-    if [[ -n $failure ]]; then
-        put_time ended-at
-        put error "$failure"
-        put status failed
-        printf 'failed\n'
-        return
-    fi
-    put status running
-    printf 'running\n'
-    exec >/dev/null
-
-    wait "$!"
-    code=$?
-    put_time ended-at
-    put exit-code "$code"
-    put status exited
-    # Whoever waits for the end does not wait for the disk.
-    sync -- "$dir/exit-code" "$dir/status" "$dir" 7>&- 9>&- </dev/null >/dev/null 2>&1 &
 }
 
 # Tells the monitor why the program never ran.
@@ -160,6 +107,3 @@ program() {
     { exec -- "${banger__command[@]}"; } 5>&-
     give_up "the program $banger__path cannot be executed (exec gave $?; its standard error tells more)"
 }
-
-"$banger__role"
-exit
