@@ -22,10 +22,29 @@ pub async fn run(remote: &Remote, script: &Script) -> Result<Output, Failure> {
 /// # Errors
 /// Where it could not be started.
 pub async fn start(remote: &Remote, script: &Script) -> Result<Process, Failure> {
-    let line = script
+    Ok(remote.start(&command_line(script)?).await?)
+}
+
+/// Starts scripts that one reader serves; see [`Remote::start_together`].
+///
+/// # Errors
+/// Where one could not be started.
+pub async fn start_together(remote: &Remote, scripts: &[Script]) -> Result<Vec<Process>, Failure> {
+    let lines = scripts
+        .iter()
+        .map(command_line)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(remote.start_together(&lines).await?)
+}
+
+/// A script as one command line.
+///
+/// # Errors
+/// Where it is too long.
+pub fn command_line(script: &Script) -> Result<Vec<u8>, Failure> {
+    script
         .command_line()
-        .map_err(|error| Failure::from_error(Kind::Plugin, &error))?;
-    Ok(remote.start(&line).await?)
+        .map_err(|error| Failure::from_error(Kind::Plugin, &error))
 }
 
 /// The mark that ends a stream which must arrive whole; the script learns it from its environment.
@@ -140,6 +159,7 @@ pub fn failure(code: u8, stderr: &[u8], what: &str) -> Failure {
     let kind = match code {
         3 => Kind::Conflict,
         4 => Kind::TimedOut,
+        5 => Kind::Gone,
         _ => Kind::Guest,
     };
     let message = if last.is_empty() {

@@ -310,6 +310,14 @@ impl Store {
         )
     }
 
+    /// The session with this id.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn session_by_id(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        self.record("SELECT record FROM sessions WHERE id = ?1", [id.as_str()])
+    }
+
     /// A machine's session with this name or id.
     ///
     /// # Errors

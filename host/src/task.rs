@@ -1,9 +1,11 @@
 //! One request while it runs: how it reports, and how it learns that nobody waits any more.
 
-use banger_core::protocol::Progress;
+use banger_core::protocol::event::EventOf;
+use banger_core::protocol::{Message, Progress};
 use banger_core::{Failure, Kind};
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Takes a request's progress. Must not block.
@@ -15,6 +17,10 @@ pub struct Task {
     request: u64,
     report: Report,
     cancel: CancellationToken,
+    /// Cancelled once the reply is on its way.
+    replied: CancellationToken,
+    /// The way to the client, for what is told after the reply.
+    messages: Option<mpsc::Sender<Message>>,
 }
 
 impl Task {
@@ -24,6 +30,40 @@ impl Task {
             request,
             report,
             cancel,
+            replied: CancellationToken::new(),
+            messages: None,
+        }
+    }
+
+    /// The same, which may tell its client of events once it has replied.
+    #[must_use]
+    pub fn with_messages(self, messages: mpsc::Sender<Message>) -> Self {
+        Self {
+            messages: Some(messages),
+            ..self
+        }
+    }
+
+    /// The request's id.
+    pub fn request(&self) -> u64 {
+        self.request
+    }
+
+    /// Says that the reply is on its way.
+    pub fn mark_replied(&self) {
+        self.replied.cancel();
+    }
+
+    /// Resolves when the reply is on its way.
+    pub async fn replied(&self) {
+        self.replied.cancelled().await;
+    }
+
+    /// Tells the client of an event; whether it is still there. Waits while it does not read.
+    pub async fn tell(&self, event: EventOf) -> bool {
+        match &self.messages {
+            Some(messages) => messages.send(Message::event(event)).await.is_ok(),
+            None => false,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::vm::STOP_GRACE;
 use banger_core::protocol::image::{Image, ImageBuild, ImageList};
 use banger_core::protocol::machine::{Vm, VmExec, VmList, VmRun, VmRunReply, VmStop};
 use banger_core::protocol::plugin::{Plugin, PluginList, PluginOrigin};
-use banger_core::protocol::session::{SessionList, SessionListCall, SessionRef};
+use banger_core::protocol::session::SessionList;
 use banger_core::protocol::{
     Call, DaemonInfo, DoctorCheck, DoctorReply, DoctorStatus, Empty, PROTOCOL_VERSION, Stream,
 };
@@ -95,14 +95,12 @@ impl Daemon {
                 let started = self.sessions.start(&record, &request, task).await;
                 value(self.explained(&record, started).await?)
             }
-            Call::SessionListCall(request) => value(self.session_list(request).await?),
+            Call::SessionListCall(request) => value(SessionList {
+                sessions: self.sessions.list(&request).await?,
+            }),
             Call::SessionGet(request) => {
-                let (record, session) = self.named(&request)?;
-                // What was known is better than nothing where the guest can't be asked.
-                value(match self.sessions.get(&record, &request.session).await {
-                    Err(failure) if failure.kind == Kind::Unreachable => session,
-                    answer => answer?,
-                })
+                let record = self.machines.find(&request.vm)?;
+                value(self.sessions.get_known(&record, &request.session).await?)
             }
             Call::SessionLogs(request) => {
                 let record = self.machines.find(&request.vm)?;
@@ -205,15 +203,6 @@ impl Daemon {
 
     async fn describe(&self, vm: &str) -> Result<Vm, Failure> {
         self.machines.describe(&self.machines.find(vm)?).await
-    }
-
-    fn named(
-        &self,
-        request: &SessionRef,
-    ) -> Result<(VmRecord, banger_core::protocol::session::Session), Failure> {
-        let record = self.machines.find(&request.vm)?;
-        let session = self.sessions.find(&record, &request.session)?;
-        Ok((record, session))
     }
 
     /// The same result, where an unreachable guest turns out to be a stopped one.
@@ -353,18 +342,6 @@ impl Daemon {
         let guest = self.machines.guest(&record).await?;
         let started = crate::exec::exec(guest, &request.command, &self.streams).await;
         self.explained(&record, started).await
-    }
-
-    async fn session_list(&self, request: SessionListCall) -> Result<SessionList, Failure> {
-        let records = match &request.vm {
-            Some(vm) => vec![self.machines.find(vm)?],
-            None => self.machines.records()?,
-        };
-        let mut sessions = Vec::new();
-        for record in records {
-            sessions.extend(self.sessions.list(&record).await?);
-        }
-        Ok(SessionList { sessions })
     }
 
     async fn image_build(&self, request: ImageBuild, task: &Task) -> Result<Image, Failure> {

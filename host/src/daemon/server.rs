@@ -126,15 +126,18 @@ async fn read_requests(
                         let _ = report.try_send(Message::progress(progress));
                     }),
                     cancel.clone(),
-                );
+                )
+                .with_messages(sender.clone());
                 let running = daemon.running.token();
                 tokio::spawn(async move {
                     let _running = running;
                     let id = request.id;
                     // In a task of its own, so that a defect in one request is an error of that
                     // request alone.
+                    let of_handler = task.clone();
                     let handled =
-                        tokio::spawn(async move { daemon.handle(request.call, &task).await }).await;
+                        tokio::spawn(async move { daemon.handle(request.call, &of_handler).await })
+                            .await;
                     let reply = match handled {
                         Ok(result) => answer(id, result),
                         Err(error) => {
@@ -147,6 +150,7 @@ async fn read_requests(
                         }
                     };
                     let _ = sender.send(reply).await;
+                    task.mark_replied();
                 });
             }
             (_, false) => {

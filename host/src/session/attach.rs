@@ -1,125 +1,107 @@
-//! Streams of sessions: logs, attached clients, what is sent.
+//! Clients that are attached to sessions: output from an offset on, input that tells what of it was
+//! taken, terminals.
 
-use super::{Open, Sessions, inspect, relay};
-use crate::guest_script::{self, EndMark};
-use crate::plugin::Follow;
-use crate::ssh::{Process, ProcessEvent};
+use super::writer::Lease;
+use super::{Open, Sessions, logs, relay};
+use crate::guest_script;
+use crate::plugin::{Follow, Role};
+use crate::ssh::{Process, Terminal};
 use crate::store::VmRecord;
 use crate::stream::Connection;
-use crate::vm::Guest;
-use banger_core::protocol::Stream;
-use banger_core::protocol::session::{
-    Session, SessionAttach, SessionLogs, SessionSend, SessionSent,
-};
+use banger_core::protocol::session::{AttachTerminal, OutputFrom, Session, SessionAttach};
 use banger_core::session::{OutputStream, SessionState, StdinKind};
-use banger_core::{Failure, Kind, SessionId};
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use banger_core::{Failure, Kind};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
-/// For a program to read what is sent to it.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes from a log's end within which `--tail -f` looks for lines.
-const TAIL_WINDOW: u64 = 1 << 20;
+/// Counts of taken input that may wait for a client.
+const COUNTS: usize = 16;
+/// How long a session may take to end after its input has.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
+/// The length of a terminal's type.
+const TERM_LIMIT: usize = 64;
 
 impl Sessions {
-    /// Opens a stream with a session's output so far, or until it ends.
-    ///
-    /// # Errors
-    /// Where the guest can't be asked.
-    pub async fn logs(
-        self: &Arc<Self>,
-        vm: &VmRecord,
-        request: &SessionLogs,
-    ) -> Result<Stream, Failure> {
-        let session = self.get(vm, &request.session).await?;
-        let open = self.open_session(vm, session).await?;
-        let mut processes = Vec::new();
-        for stream in wanted(&open.session, request.stream) {
-            let script = match (request.tail, request.follow) {
-                (None, true) => {
-                    open.backend
-                        .attach_output(&open.reference, stream, 0, Follow::UntilEnd)?
-                }
-                (None, false) => {
-                    open.backend
-                        .attach_output(&open.reference, stream, 0, Follow::No)?
-                }
-                (Some(lines), false) => open.backend.tail(&open.reference, stream, lines)?,
-                (Some(lines), true) => {
-                    let offset = open.offset_of_last_lines(stream, lines).await?;
-                    open.backend
-                        .attach_output(&open.reference, stream, offset, Follow::UntilEnd)?
-                }
-            };
-            processes.push((
-                stream,
-                guest_script::start(&open.guest.remote, &script).await?,
-            ));
-        }
-        Ok(self.streams.open(move |connection| async move {
-            let Connection { reader, mut writer } = connection;
-            let end = tokio::select! {
-                end = relay::outputs(&mut writer, processes) => end,
-                () = reader.hung_up() => None,
-            };
-            if let Some(end) = end {
-                writer.finish(end.map(|()| 0)).await;
-            }
-        }))
-    }
-
     /// Opens a stream that is attached to a session. Its exit code comes last.
     ///
     /// # Errors
-    /// Kind `Conflict` where another writer is attached.
+    /// Kind `Conflict` where another writer is attached; `Gone` where the log no longer has what
+    /// is asked for.
     pub async fn attach(
         self: &Arc<Self>,
         vm: &VmRecord,
         request: &SessionAttach,
-    ) -> Result<Stream, Failure> {
+    ) -> Result<OutputFrom, Failure> {
         let session = self.get(vm, &request.session).await?;
-        let open = self.open_session(vm, session).await?;
-        let writes = !request.observe
-            && open.session.state() == SessionState::Running
-            && open.session.stdin != StdinKind::None;
-        let lease = match writes {
-            true => Some(Lease::take(&self.writers, &open.session)?),
+        let takes_input = session.state() == SessionState::Running
+            && session.stdin != StdinKind::None
+            && !request.observe;
+        let lease = match takes_input {
+            true => Some(self.writers.take(&session, request)?),
             false => None,
         };
-        let mut processes = Vec::new();
-        for stream in wanted(&open.session, None) {
-            let (asked, now) = match stream {
-                OutputStream::Stdout => (request.stdout_offset, open.session.snapshot.stdout_bytes),
-                OutputStream::Stderr => (request.stderr_offset, open.session.snapshot.stderr_bytes),
-            };
-            let script = open.backend.attach_output(
-                &open.reference,
-                stream,
-                asked.unwrap_or(now),
-                Follow::UntilEnd,
-            )?;
-            processes.push((
-                stream,
-                guest_script::start(&open.guest.remote, &script).await?,
-            ));
+        let open = self.open_session(vm, session).await?;
+        match &request.terminal {
+            Some(terminal) => self.attach_terminal(vm, open, lease, terminal).await,
+            None => self.attach_streams(vm, open, lease, request).await,
         }
-        let input = match &lease {
-            Some(_) => {
-                let script = open.backend.attach_input(&open.reference, "w")?;
-                let mut process = guest_script::start(&open.guest.remote, &script).await?;
-                process.stdin().write_all(script.stdin.into()).await?;
-                Some(process)
+    }
+
+    async fn attach_streams(
+        self: &Arc<Self>,
+        vm: &VmRecord,
+        open: Open,
+        lease: Option<Lease>,
+        request: &SessionAttach,
+    ) -> Result<OutputFrom, Failure> {
+        let snapshot = &open.session.snapshot;
+        let stdout_offset = request.stdout_offset.unwrap_or(snapshot.stdout_bytes);
+        let stderr_offset = request.stderr_offset.unwrap_or(snapshot.stderr_bytes);
+        logs::check_kept(&open.session, stdout_offset, stderr_offset)?;
+        let streams = logs::streams(&open.session, None);
+        let mut scripts = Vec::new();
+        for stream in &streams {
+            let offset = match stream {
+                OutputStream::Stdout => stdout_offset,
+                OutputStream::Stderr => stderr_offset,
+            };
+            scripts.push(open.backend.attach_output(
+                &open.reference,
+                *stream,
+                offset,
+                Follow::UntilEnd,
+            )?);
+        }
+        if let Some(lease) = &lease {
+            scripts.push(open.backend.attach_input(&open.reference, &lease.writer)?);
+        }
+        let mut processes = guest_script::start_together(&open.guest.remote, &scripts).await?;
+        let input = match (&lease, scripts.last()) {
+            (Some(_), Some(script)) => {
+                let mut process = processes.pop();
+                if let Some(process) = &mut process {
+                    process
+                        .stdin()
+                        .write_all(script.stdin.clone().into())
+                        .await?;
+                }
+                process
             }
-            None => None,
+            _ => None,
         };
+        let outputs: Vec<(OutputStream, Process)> = streams.into_iter().zip(processes).collect();
         let (sessions, vm) = (Arc::clone(self), vm.clone());
-        Ok(self.streams.open(move |connection| async move {
+        let stream = self.streams.open(move |connection| async move {
             sessions
-                .serve(&vm, open.session, connection, processes, input)
+                .serve(&vm, open.session, connection, outputs, input, lease)
                 .await;
-            drop(lease);
-        }))
+        });
+        Ok(OutputFrom {
+            stream,
+            stdout_offset,
+            stderr_offset,
+        })
     }
 
     async fn serve(
@@ -129,30 +111,149 @@ impl Sessions {
         connection: Connection,
         processes: Vec<(OutputStream, Process)>,
         input: Option<Process>,
+        lease: Option<Lease>,
     ) {
         let Connection {
             mut reader,
             mut writer,
         } = connection;
+        let (taken, counts) = mpsc::channel(COUNTS);
         let outward = async {
-            match relay::outputs(&mut writer, processes).await? {
+            match relay::outputs(&mut writer, processes, counts).await? {
                 Ok(()) => Some(self.ending(vm, session).await),
                 Err(failure) => Some(Err(failure)),
             }
         };
         let inward = async {
-            match input {
-                Some(process) => {
-                    let mut input = process.into_split().0;
-                    let (signals, _) = tokio::sync::mpsc::unbounded_channel();
-                    relay::serve_input(&mut reader, &mut input, &signals).await;
+            let Some(process) = input else {
+                reader.hung_up().await;
+                return Ok(());
+            };
+            let (mut input, mut output) = process.into_split();
+            let (signals, _) = mpsc::unbounded_channel();
+            tokio::select! {
+                () = relay::serve_input(&mut reader, &mut input, &signals) => Ok(()),
+                counted = relay::count_taken(&mut output, taken) => {
+                    counted?;
+                    // The client has ended its input, and goes on reading.
+                    reader.hung_up().await;
+                    Ok(())
                 }
-                None => reader.hung_up().await,
+            }
+        };
+        let replaced = async {
+            match &lease {
+                Some(lease) => lease.taken_over().await,
+                None => std::future::pending().await,
+            }
+        };
+        let end = {
+            tokio::pin!(outward);
+            tokio::select! {
+                end = &mut outward => end,
+                failure = replaced => Some(Err(failure)),
+                gone = inward => match gone {
+                    Ok(()) => None,
+                    // Input ends with the session, whose output has to come first.
+                    Err(failure) => tokio::time::timeout(LAST_OUTPUT, &mut outward)
+                        .await
+                        .unwrap_or(Some(Err(failure))),
+                },
+            }
+        };
+        if let Some(end) = end {
+            writer.finish(end).await;
+        }
+    }
+
+    /// Opens a stream that shows a session on the client's terminal.
+    async fn attach_terminal(
+        self: &Arc<Self>,
+        vm: &VmRecord,
+        open: Open,
+        lease: Option<Lease>,
+        terminal: &AttachTerminal,
+    ) -> Result<OutputFrom, Failure> {
+        if open.session.stdin != StdinKind::Tty {
+            return Err(Failure::new(
+                Kind::Conflict,
+                format!("the session `{}` has no terminal", open.session.name),
+            )
+            .hint("attach without one; `--stdin tty` at its start gives a session a terminal"));
+        }
+        if !is_term(&terminal.term) {
+            return Err(
+                Failure::new(Kind::Invalid, "that can be no terminal's type")
+                    .hint("1 to 64 letters, digits and `+-._`, as in TERM"),
+            );
+        }
+        let role = match lease {
+            Some(_) => Role::Writer,
+            None => Role::Observer,
+        };
+        let script = open.backend.attach_terminal(&open.reference, role)?;
+        let line = guest_script::command_line(&script)?;
+        let on = Terminal {
+            term: terminal.term.clone(),
+            columns: terminal.size.columns,
+            rows: terminal.size.rows,
+        };
+        let process = open.guest.remote.start_on_terminal(&line, on).await?;
+        let (stdout_offset, stderr_offset) = (
+            open.session.snapshot.stdout_bytes,
+            open.session.snapshot.stderr_bytes,
+        );
+        let (sessions, vm) = (Arc::clone(self), vm.clone());
+        let stream = self.streams.open(move |connection| async move {
+            sessions
+                .serve_terminal(&vm, open.session, connection, process, lease)
+                .await;
+        });
+        Ok(OutputFrom {
+            stream,
+            stdout_offset,
+            stderr_offset,
+        })
+    }
+
+    async fn serve_terminal(
+        &self,
+        vm: &VmRecord,
+        session: Session,
+        connection: Connection,
+        process: Process,
+        lease: Option<Lease>,
+    ) {
+        let Connection {
+            mut reader,
+            mut writer,
+        } = connection;
+        let (mut input, mut output) = process.into_split();
+        let outward = async {
+            match relay::terminal(&mut writer, &mut output).await? {
+                Ok(()) => Some(self.ending(vm, session).await),
+                Err(failure) => Some(Err(failure)),
+            }
+        };
+        let inward = async {
+            match &lease {
+                Some(lease) => {
+                    let (signals, _) = mpsc::unbounded_channel();
+                    tokio::select! {
+                        () = relay::serve_input(&mut reader, &mut input, &signals) => None,
+                        failure = lease.taken_over() => Some(Err(failure)),
+                    }
+                }
+                // Who only looks on still has a size.
+                None => {
+                    relay::serve_size(&mut reader, &input).await;
+                    None
+                }
             }
         };
         let end = tokio::select! {
             end = outward => end,
-            () = inward => None,
+            end = inward => end,
         };
         if let Some(end) = end {
             writer.finish(end).await;
@@ -174,205 +275,11 @@ impl Sessions {
             ))),
         }
     }
-
-    /// Sends a message whole, from the request or from a stream.
-    ///
-    /// # Errors
-    /// Where the session takes no input or its program does not read in time.
-    pub async fn send(
-        &self,
-        vm: &VmRecord,
-        request: &SessionSend,
-    ) -> Result<Result<SessionSent, Stream>, Failure> {
-        let session = self.get(vm, &request.session).await?;
-        if session.state() != SessionState::Running {
-            return Err(Failure::new(
-                Kind::Conflict,
-                format!(
-                    "the session `{}` is {}",
-                    session.name,
-                    session.state().as_str()
-                ),
-            )
-            .hint("only a running session takes input"));
-        }
-        if session.stdin == StdinKind::None {
-            return Err(Failure::new(
-                Kind::Conflict,
-                format!("the session `{}` has no standard input", session.name),
-            )
-            .hint("start it with `--stdin pipe`"));
-        }
-        let open = self.open_session(vm, session).await?;
-        let timeout = request
-            .timeout_ms
-            .map_or(SEND_TIMEOUT, |ms| Duration::from_millis(ms.into()));
-        let mut script = open.backend.send(&open.reference, timeout)?;
-        let end = EndMark::tell(&mut script);
-        let limit = script.timeout;
-        match &request.message {
-            Some(message) => {
-                script.stdin.extend_from_slice(&message.0);
-                script.stdin.extend_from_slice(end.as_bytes());
-                open.run(&script, "sending").await?;
-                Ok(Ok(SessionSent {
-                    bytes: message.0.len() as u64,
-                }))
-            }
-            None => {
-                let mut process = guest_script::start(&open.guest.remote, &script).await?;
-                process.stdin().write_all(script.stdin.into()).await?;
-                Ok(Err(self.streams.open(move |mut connection| async move {
-                    let carrying = async {
-                        relay::payload(&mut connection, process, &end)
-                            .await
-                            .transpose()
-                    };
-                    let end = match guest_script::within(limit, carrying).await {
-                        Ok(Some(_)) => Ok(0),
-                        Ok(None) => return,
-                        Err(failure) => Err(failure),
-                    };
-                    connection.writer.finish(end).await;
-                })))
-            }
-        }
-    }
-
-    /// Returns when a session's output has ended, which is when the session has.
-    pub(super) async fn until_ended(
-        &self,
-        vm: &VmRecord,
-        session: &Session,
-    ) -> Result<(), Failure> {
-        let open = self.open_session(vm, session.clone()).await?;
-        let stream = OutputStream::Stdout;
-        let offset = session.snapshot.stdout_bytes;
-        let script =
-            open.backend
-                .attach_output(&open.reference, stream, offset, Follow::UntilEnd)?;
-        let mut process = guest_script::start(&open.guest.remote, &script).await?;
-        guest_script::finish(process.output(), "waiting").await
-    }
 }
 
-/// The streams that a session has, of those that were asked for.
-fn wanted(session: &Session, only: Option<OutputStream>) -> Vec<OutputStream> {
-    match (only, session.stdin) {
-        (Some(stream), _) => vec![stream],
-        (None, StdinKind::Tty) => vec![OutputStream::Stdout],
-        (None, StdinKind::None | StdinKind::Pipe) => {
-            vec![OutputStream::Stdout, OutputStream::Stderr]
-        }
-    }
-}
-
-impl Open {
-    /// Where a stream's last lines begin, counted from where it ends now.
-    async fn offset_of_last_lines(&self, stream: OutputStream, lines: u64) -> Result<u64, Failure> {
-        let ids = [self.session.id.clone()];
-        let size = inspect(&self.backend, &self.guest, &ids)
-            .await?
-            .first()
-            .map_or(0, |snapshot| match stream {
-                OutputStream::Stdout => snapshot.stdout_bytes,
-                OutputStream::Stderr => snapshot.stderr_bytes,
-            });
-        let from = size.saturating_sub(TAIL_WINDOW);
-        let script = self
-            .backend
-            .attach_output(&self.reference, stream, from, Follow::No)?;
-        let mut window = read(&self.guest, &script, size - from).await?;
-        window.truncate(usize::try_from(size - from).unwrap_or(usize::MAX));
-        Ok(from + start_of_last_lines(&window, lines) as u64)
-    }
-}
-
-/// Reads at most so many bytes of what a script prints.
-async fn read(guest: &Guest, script: &banger_core::Script, limit: u64) -> Result<Vec<u8>, Failure> {
-    let mut process = guest_script::start(&guest.remote, script).await?;
-    process.stdin().close().await?;
-    let mut bytes = Vec::new();
-    while let Some(event) = process.output().next().await {
-        match event {
-            ProcessEvent::Stdout(more) => bytes.extend_from_slice(&more),
-            ProcessEvent::Stderr(_) => {}
-            ProcessEvent::Exit(exit) => {
-                guest_script::exit_code(exit)?;
-                break;
-            }
-        }
-        if bytes.len() as u64 >= limit {
-            break;
-        }
-    }
-    Ok(bytes)
-}
-
-/// Where the last lines begin; a line feed at the end belongs to the last line.
-fn start_of_last_lines(bytes: &[u8], lines: u64) -> usize {
-    if lines == 0 {
-        return bytes.len();
-    }
-    let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let wanted = usize::try_from(lines - 1).unwrap_or(usize::MAX);
-    body.iter()
-        .enumerate()
-        .rev()
-        .filter(|(_, b)| **b == b'\n')
-        .nth(wanted)
-        .map_or(0, |(at, _)| at + 1)
-}
-
-/// The right to write to a session, given back when dropped.
-struct Lease {
-    writers: Arc<Mutex<HashSet<SessionId>>>,
-    session: SessionId,
-}
-
-impl Lease {
-    fn take(writers: &Arc<Mutex<HashSet<SessionId>>>, session: &Session) -> Result<Self, Failure> {
-        let mut taken = writers.lock().unwrap_or_else(PoisonError::into_inner);
-        if !taken.insert(session.id.clone()) {
-            return Err(Failure::new(
-                Kind::Conflict,
-                format!("somebody is attached to `{}` already", session.name),
-            )
-            .hint("watch with `--observe`, or write with `banger vm session send`"));
-        }
-        Ok(Self {
-            writers: Arc::clone(writers),
-            session: session.id.clone(),
-        })
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.writers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.session);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::start_of_last_lines;
-
-    #[test]
-    fn the_last_lines_are_counted_from_the_end() {
-        let text = b"one\ntwo\nthree\n";
-        for (lines, expected) in [
-            (0, ""),
-            (1, "three\n"),
-            (2, "two\nthree\n"),
-            (9, "one\ntwo\nthree\n"),
-        ] {
-            let start = start_of_last_lines(text, lines);
-            assert_eq!(&text[start..], expected.as_bytes());
-        }
-        assert_eq!(start_of_last_lines(b"a\nb", 1), 2);
-        assert_eq!(start_of_last_lines(b"", 3), 0);
-    }
+fn is_term(term: &str) -> bool {
+    (1..=TERM_LIMIT).contains(&term.len())
+        && term
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b))
 }

@@ -1,5 +1,6 @@
 //! Starts sessions.
 
+use super::discover::HostRecord;
 use super::{Sessions, preflight, starting};
 use crate::guest_script;
 use crate::plugin::{self, LaunchRequest, SessionBackend};
@@ -8,7 +9,7 @@ use crate::task::{Task, now_ms};
 use crate::vm::Guest;
 use banger_core::protocol::session::{Session, SessionStart, TerminalSize};
 use banger_core::script::is_variable_name;
-use banger_core::session::{SessionState, StdinKind};
+use banger_core::session::{SessionState, Snapshot, StdinKind};
 use banger_core::{Failure, GuestPath, Kind, SessionId, SessionName, escape};
 
 /// The terminal's size where nobody has said one.
@@ -17,6 +18,9 @@ const TERMINAL_SIZE: TerminalSize = TerminalSize {
     rows: 24,
 };
 
+/// What a launch script ends with where it did not get all that was streamed to it.
+const UPLOAD_CUT: u8 = 6;
+
 /// Bytes that each log keeps where nobody has said it.
 const LOG_LIMIT: u64 = 512 << 20;
 
@@ -24,8 +28,9 @@ impl Sessions {
     /// Starts a session and returns once its program runs.
     ///
     /// # Errors
-    /// A check that did not pass: nothing is left then. A launch that failed: the session stays,
-    /// `failed`, with what is known of it.
+    /// A check that did not pass, or a launch that failed: the session stays, `failed`, with what
+    /// is known of it, until another is started under its name. Where the guest could not be asked,
+    /// nothing is left.
     pub async fn start(
         &self,
         vm: &VmRecord,
@@ -65,15 +70,7 @@ impl Sessions {
                 commands.push(command.clone());
             }
         }
-        if let Some(name) = &request.name
-            && self.store.session(&vm.id, name.as_str())?.is_some()
-        {
-            return Err(Failure::new(
-                Kind::Conflict,
-                format!("the VM `{}` has a session `{name}` already", vm.name),
-            )
-            .hint("choose another name, or delete that session first"));
-        }
+        let replaced = self.replaceable(vm, request)?;
         let guest = self.machines.guest(vm).await?;
         let cwd = match &request.cwd {
             Some(cwd) => cwd.clone(),
@@ -88,12 +85,21 @@ impl Sessions {
                 &commands,
             ))
             .await;
-        if let Err(failure) = checked {
-            return Err(self.machines.explain(vm, failure).await);
-        }
+        let checked = match checked {
+            Err(failure) if failure.stage.is_empty() => {
+                return Err(self.machines.explain(vm, failure).await);
+            }
+            checked => checked,
+        };
         task.check()?;
-
+        if let Some(replaced) = replaced {
+            // It never ran: whoever mends what was wrong starts it again under its name.
+            self.delete(vm, replaced.id.as_str()).await?;
+        }
         let session = self.record(vm, request, &backend, &guest, cwd)?;
+        if let Err(failure) = checked {
+            return Err(self.record_failed(vm, session, failure)?);
+        }
         // From here on the launch goes to its end even if the client has gone: the session is
         // in the database, and a launch cut short would leave it in doubt.
         let reference = plugin::Session {
@@ -101,25 +107,66 @@ impl Sessions {
             state_root: guest.state_root()?,
             stdin_kind: session.stdin,
         };
-        let launched = launch(&backend, &guest, reference, request, &session).await;
-        let observed = self.observe(vm, session.clone()).await;
-        match (launched, observed) {
-            (Ok(()), Ok(session)) => Ok(session),
-            (Ok(()), Err(_)) => Ok(session),
-            (Err(failure), observed) => {
-                let failure = failure.stage("launch").hint(format!(
-                    "`banger vm session show {} {}` tells more",
-                    vm.name, session.name
-                ));
-                let mut session = observed.unwrap_or(session);
-                if matches!(session.state(), SessionState::Starting | SessionState::Lost) {
-                    session.snapshot.state = SessionState::Failed;
+        match launch(&backend, &guest, reference, request, &session).await {
+            Ok(snapshot) => {
+                let observed = match snapshot {
+                    Some(snapshot) => self.record_observed(&session.id, Some(snapshot))?,
+                    None => None,
+                };
+                match observed {
+                    Some(session) => Ok(session),
+                    None => Ok(self.observe(vm, session.clone()).await.unwrap_or(session)),
                 }
-                session.failure = Some(failure.clone());
-                self.store.update_session(&session)?;
-                Err(failure)
+            }
+            Err(failure) => {
+                let session = self.observe(vm, session.clone()).await.unwrap_or(session);
+                Err(self.record_failed(vm, session, failure)?)
             }
         }
+    }
+
+    /// The session whose name is asked for, where it never ran.
+    fn replaceable(
+        &self,
+        vm: &VmRecord,
+        request: &SessionStart,
+    ) -> Result<Option<Session>, Failure> {
+        let Some(name) = &request.name else {
+            return Ok(None);
+        };
+        match self.store.session(&vm.id, name.as_str())? {
+            Some(session) if session.state() != SessionState::Failed => Err(Failure::new(
+                Kind::Conflict,
+                format!("the VM `{}` has a session `{name}` already", vm.name),
+            )
+            .hint("choose another name, or delete that session first")),
+            other => Ok(other),
+        }
+    }
+
+    /// Keeps why a session did not start, and says where it can be read.
+    fn record_failed(
+        &self,
+        vm: &VmRecord,
+        mut session: Session,
+        mut failure: Failure,
+    ) -> Result<Failure, Failure> {
+        let show = format!(
+            "`banger vm session show {} {}` tells more",
+            vm.name, session.name
+        );
+        failure.hint = match failure.hint.as_str() {
+            "" => show,
+            hint => format!("{hint}; {show}"),
+        };
+        let before = session.state();
+        if matches!(before, SessionState::Starting | SessionState::Lost) {
+            session.snapshot.state = SessionState::Failed;
+        }
+        session.failure = Some(failure.clone());
+        self.store.update_session(&session)?;
+        self.changes.tell(before, &session);
+        Ok(failure)
     }
 
     /// The backend that was asked for, or the first that offers this kind of standard input.
@@ -254,7 +301,7 @@ async fn launch(
     reference: plugin::Session,
     request: &SessionStart,
     session: &Session,
-) -> Result<(), Failure> {
+) -> Result<Option<Snapshot>, Failure> {
     let size = request.terminal.unwrap_or(TERMINAL_SIZE);
     let script = backend.launch(&LaunchRequest {
         session: reference,
@@ -268,16 +315,23 @@ async fn launch(
         columns: size.columns,
         rows: size.rows,
         log_limit: request.log_limit_bytes.unwrap_or(LOG_LIMIT),
-        host_record: Vec::new(),
+        host_record: HostRecord::of(session),
         options: Vec::new(),
     })?;
     let output = guest_script::run(&guest.remote, &script).await?;
     match u8::try_from(output.exit_code).unwrap_or(u8::MAX) {
-        0 => Ok(()),
+        // What it printed saves asking; where it can't be read, the guest is asked.
+        0 => Ok(backend
+            .read_inspect(std::slice::from_ref(&session.id), &output)
+            .ok()
+            .and_then(|mut snapshots| snapshots.pop())),
         code => {
             let mut failure = guest_script::failure(code, &output.stderr, "the launch");
             failure.kind = Kind::Launch;
-            Err(failure)
+            Err(failure.stage(match code {
+                UPLOAD_CUT => "upload",
+                _ => "launch",
+            }))
         }
     }
 }

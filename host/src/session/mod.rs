@@ -4,29 +4,40 @@
 //! the truth. Here that truth is asked for, compared with what was known, and recorded.
 
 mod attach;
+mod changes;
+mod discover;
+pub mod events;
 mod launch;
+mod logs;
 pub mod preflight;
 pub mod relay;
+mod send;
+mod stopped;
+mod wait;
+mod watch;
+mod writer;
 
 use crate::guest_script;
 use crate::plugin::{self, Registry, SessionBackend};
 use crate::store::{Store, VmRecord};
 use crate::stream::Streams;
-use crate::task::Task;
 use crate::vm::{Guest, Machines};
-use banger_core::protocol::session::{Session, SessionStop};
+use banger_core::protocol::session::{Session, SessionListCall, SessionResize, SessionStop};
 use banger_core::session::{SessionState, Snapshot};
 use banger_core::{Failure, GuestPath, Kind, SessionId, escape};
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex};
+use changes::Changes;
+use discover::Discovered;
+use futures_util::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use watch::Watches;
+use writer::Writers;
 
 /// Between TERM and KILL.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Ids in one inspect: their text must fit a command line.
 const IDS_AT_ONCE: usize = 1000;
-/// How long to wait before a guest that could not be asked is asked again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// All sessions of this user.
 pub struct Sessions {
@@ -34,8 +45,12 @@ pub struct Sessions {
     store: Arc<Store>,
     registry: Arc<Registry>,
     streams: Streams,
-    /// Sessions that have a writer attached.
-    writers: Arc<Mutex<HashSet<SessionId>>>,
+    writers: Writers,
+    changes: Changes,
+    watches: Watches,
+    discovered: Discovered,
+    /// Held while a record is read, compared and written.
+    recording: Mutex<()>,
 }
 
 impl Sessions {
@@ -51,15 +66,23 @@ impl Sessions {
             store,
             registry,
             streams,
-            writers: Arc::default(),
+            writers: Writers::default(),
+            changes: Changes::default(),
+            watches: Watches::default(),
+            discovered: Discovered::default(),
+            recording: Mutex::default(),
         }
     }
 
-    /// The record of a session.
+    /// The record of a session; where there is none, the guest is asked whether it has one.
     ///
     /// # Errors
     /// Kind `NotFound`.
-    pub fn find(&self, vm: &VmRecord, name_or_id: &str) -> Result<Session, Failure> {
+    pub async fn find(&self, vm: &VmRecord, name_or_id: &str) -> Result<Session, Failure> {
+        if let Some(session) = self.store.session(&vm.id, name_or_id)? {
+            return Ok(session);
+        }
+        self.discover(vm).await;
         self.store.session(&vm.id, name_or_id)?.ok_or_else(|| {
             Failure::new(
                 Kind::NotFound,
@@ -76,12 +99,28 @@ impl Sessions {
         })
     }
 
-    /// A machine's sessions as they are now. Those of a guest that can't be asked are returned
-    /// as they were known last.
+    /// The sessions that a request asks for, as they are now, by machine, then oldest first. Those
+    /// of a guest that can't be asked are returned as they were known last.
     ///
     /// # Errors
-    /// Where the database fails.
-    pub async fn list(&self, vm: &VmRecord) -> Result<Vec<Session>, Failure> {
+    /// Kind `NotFound` where there is no such machine.
+    pub async fn list(&self, request: &SessionListCall) -> Result<Vec<Session>, Failure> {
+        let vms = match &request.vm {
+            Some(vm) => vec![self.machines.find(vm)?],
+            None => self.machines.records()?,
+        };
+        let mut sessions = Vec::new();
+        for of_vm in join_all(vms.iter().map(|vm| self.list_of(vm))).await {
+            sessions.extend(of_vm?.into_iter().filter(|session| {
+                has_tags(session, &request.tags)
+                    && (request.states.is_empty() || request.states.contains(&session.state()))
+            }));
+        }
+        Ok(sessions)
+    }
+
+    async fn list_of(&self, vm: &VmRecord) -> Result<Vec<Session>, Failure> {
+        self.discover(vm).await;
         let known = self.store.sessions(&vm.id)?;
         match self.refresh(vm, known.clone()).await {
             Ok(sessions) => Ok(sessions),
@@ -97,8 +136,20 @@ impl Sessions {
     /// # Errors
     /// Kind `NotFound`; or the guest can't be asked.
     pub async fn get(&self, vm: &VmRecord, name_or_id: &str) -> Result<Session, Failure> {
-        let session = self.find(vm, name_or_id)?;
+        let session = self.find(vm, name_or_id).await?;
         self.observe(vm, session).await
+    }
+
+    /// A session as it is now, or as it was known last where the guest can't be asked.
+    ///
+    /// # Errors
+    /// Kind `NotFound`.
+    pub async fn get_known(&self, vm: &VmRecord, name_or_id: &str) -> Result<Session, Failure> {
+        let session = self.find(vm, name_or_id).await?;
+        match self.observe(vm, session.clone()).await {
+            Err(failure) if failure.kind == Kind::Unreachable => Ok(session),
+            answer => answer,
+        }
     }
 
     async fn observe(&self, vm: &VmRecord, session: Session) -> Result<Session, Failure> {
@@ -110,51 +161,80 @@ impl Sessions {
             .unwrap_or(fallback))
     }
 
-    /// Asks the guest about sessions and records what has changed.
+    /// Asks the guest about sessions and records what has changed. Those that were deleted
+    /// meanwhile are left out.
     async fn refresh(
         &self,
         vm: &VmRecord,
-        mut sessions: Vec<Session>,
+        sessions: Vec<Session>,
     ) -> Result<Vec<Session>, Failure> {
-        if sessions.iter().all(is_settled) {
+        let open: Vec<&Session> = sessions.iter().filter(|one| !is_settled(one)).collect();
+        if open.is_empty() {
             return Ok(sessions);
         }
+        let names: BTreeSet<&str> = open.iter().map(|one| one.backend.as_str()).collect();
         let mut seen: BTreeMap<SessionId, Snapshot> = BTreeMap::new();
-        if self.machines.is_running(vm).await? {
-            let guest = self.machines.guest(vm).await?;
-            let backends: HashSet<String> = sessions
-                .iter()
-                .map(|session| session.backend.clone())
-                .collect();
-            for name in backends {
-                let backend = self.registry.session_backend(&name)?;
-                let ids: Vec<SessionId> = sessions
-                    .iter()
-                    .filter(|session| session.backend == name && !is_settled(session))
-                    .map(|session| session.id.clone())
-                    .collect();
-                for ids in ids.chunks(IDS_AT_ONCE) {
-                    for snapshot in inspect(&backend, &guest, ids).await? {
-                        seen.insert(snapshot.id.clone(), snapshot);
-                    }
-                }
-            }
-        }
-        for session in &mut sessions {
-            let observed = seen.remove(&session.id);
-            let state = session.state().observed(observed.as_ref().map(|o| o.state));
-            let mut snapshot = match observed {
-                Some(observed) if !is_settled(session) => observed,
-                _ => session.snapshot.clone(),
+        // What a backend that is no longer there would tell is not known to have changed.
+        let mut asked: BTreeSet<&str> = BTreeSet::new();
+        let guest = match self.machines.is_running(vm).await? {
+            true => Some(self.machines.guest(vm).await?),
+            false => None,
+        };
+        for name in names {
+            let Ok(backend) = self.registry.session_backend(name) else {
+                continue;
             };
-            snapshot.state = state;
-            snapshot.alive &= !state.is_final();
-            if snapshot != session.snapshot {
-                session.snapshot = snapshot;
-                self.store.update_session(session)?;
+            let ids: Vec<SessionId> = open
+                .iter()
+                .filter(|one| one.backend == name)
+                .map(|one| one.id.clone())
+                .collect();
+            let snapshots = match &guest {
+                Some(guest) => inspect(&backend, guest, &ids).await?,
+                None => self.snapshots_of_stopped(vm, &backend, &ids).await?,
+            };
+            asked.insert(name);
+            seen.extend(snapshots.into_iter().map(|one| (one.id.clone(), one)));
+        }
+        let mut fresh = Vec::with_capacity(sessions.len());
+        for session in &sessions {
+            if is_settled(session) || !asked.contains(session.backend.as_str()) {
+                fresh.push(session.clone());
+            } else {
+                fresh.extend(self.record_observed(&session.id, seen.remove(&session.id))?);
             }
         }
-        Ok(sessions)
+        Ok(fresh)
+    }
+
+    /// Compares what was seen of a session with its record, stores what is new and tells of it.
+    /// `None` where the session was deleted.
+    fn record_observed(
+        &self,
+        id: &SessionId,
+        observed: Option<Snapshot>,
+    ) -> Result<Option<Session>, Failure> {
+        let _recording = self
+            .recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(mut session) = self.store.session_by_id(id)? else {
+            return Ok(None);
+        };
+        let before = session.state();
+        let state = before.observed(observed.as_ref().map(|one| one.state));
+        let mut snapshot = match observed {
+            Some(observed) if !is_settled(&session) => observed,
+            _ => session.snapshot.clone(),
+        };
+        snapshot.state = state;
+        snapshot.alive &= !state.is_final();
+        if snapshot != session.snapshot {
+            session.snapshot = snapshot;
+            self.store.update_session(&session)?;
+            self.changes.tell(before, &session);
+        }
+        Ok(Some(session))
     }
 
     /// Sends a signal to a session's process group.
@@ -233,57 +313,32 @@ impl Sessions {
                     );
                     failure.hint(stop)
                 })?;
-            self.store.delete_session(&open.session.id)?;
+            self.forget(&open.session)
         } else {
-            self.store.delete_session(&session.id)?;
+            self.forget(&session)
         }
+    }
+
+    fn forget(&self, session: &Session) -> Result<(), Failure> {
+        self.store.delete_session(&session.id)?;
+        self.changes.tell_deleted(session);
         Ok(())
     }
 
-    /// Waits until a session has ended.
+    /// Tells a terminal session its size while nobody is attached.
     ///
     /// # Errors
-    /// Kind `TimedOut`; or there is no such session.
-    pub async fn wait(
-        &self,
-        vm: &VmRecord,
-        name_or_id: &str,
-        limit: Option<Duration>,
-        task: &Task,
-    ) -> Result<Session, Failure> {
-        let ended = task.until_cancelled(async {
-            loop {
-                match self.get(vm, name_or_id).await {
-                    Ok(session) if session.state().is_final() => return Ok(session),
-                    Ok(session) => {
-                        if self.until_ended(vm, &session).await.is_err() {
-                            tokio::time::sleep(RETRY_AFTER).await;
-                        }
-                    }
-                    Err(failure) if failure.kind == Kind::Unreachable => {
-                        tokio::time::sleep(RETRY_AFTER).await;
-                    }
-                    Err(failure) => return Err(failure),
-                }
-            }
-        });
-        match limit {
-            None => ended.await,
-            Some(limit) => tokio::time::timeout(limit, ended)
-                .await
-                .unwrap_or_else(|_| {
-                    Err(Failure::new(
-                        Kind::TimedOut,
-                        format!("the session has not ended within {} ms", limit.as_millis()),
-                    )
-                    .hint("it goes on; wait again, or stop it"))
-                }),
-        }
+    /// Where it has no terminal or does not run.
+    pub async fn resize(&self, vm: &VmRecord, request: &SessionResize) -> Result<(), Failure> {
+        let open = self.open(vm, &request.session).await?;
+        let (columns, rows) = (request.size.columns, request.size.rows);
+        let script = open.backend.resize(&open.reference, columns, rows)?;
+        open.run(&script, "resizing the terminal").await
     }
 
     /// A session with everything needed to act on it.
     async fn open(&self, vm: &VmRecord, name_or_id: &str) -> Result<Open, Failure> {
-        let session = self.find(vm, name_or_id)?;
+        let session = self.find(vm, name_or_id).await?;
         self.open_session(vm, session).await
     }
 
@@ -339,9 +394,19 @@ async fn inspect(
     ids: &[SessionId],
 ) -> Result<Vec<Snapshot>, Failure> {
     let root: GuestPath = guest.state_root()?;
-    let script = backend.inspect(&root, ids)?;
-    let output = guest_script::run(&guest.remote, &script).await?;
-    Ok(backend.read_inspect(ids, &output)?)
+    let mut snapshots = Vec::new();
+    for ids in ids.chunks(IDS_AT_ONCE) {
+        let script = backend.inspect(&root, ids)?;
+        let output = guest_script::run(&guest.remote, &script).await?;
+        snapshots.extend(backend.read_inspect(ids, &output)?);
+    }
+    Ok(snapshots)
+}
+
+/// Whether a session has all of these labels.
+fn has_tags(session: &Session, tags: &BTreeMap<String, String>) -> bool {
+    tags.iter()
+        .all(|(key, value)| session.tags.get(key) == Some(value))
 }
 
 /// What is known of a session that has just been asked for.

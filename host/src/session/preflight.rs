@@ -4,6 +4,7 @@ use crate::guest_script;
 use crate::plugin::{PreflightRequest, Registry, Verdict};
 use crate::vm::Guest;
 use banger_core::{Failure, GuestPath};
+use futures_util::future::join_all;
 use std::collections::BTreeSet;
 
 /// Runs every check of every preflight plugin, in order.
@@ -22,13 +23,22 @@ pub async fn check(
         program: program.to_vec(),
         commands: commands.to_vec(),
     };
+    let mut checks = Vec::new();
     for plugin in registry.preflights() {
         for check in plugin.checks(&request)? {
-            let output = guest_script::run(&guest.remote, &check.script).await?;
-            match plugin.read_check(&check.id, &request, &output)? {
-                Verdict::Passed => {}
-                Verdict::Failed(failure) => return Err(failure),
-            }
+            checks.push((plugin, check));
+        }
+    }
+    // At once: each costs a round trip. The first in order that did not pass is told.
+    let outputs = join_all(
+        checks
+            .iter()
+            .map(|(_, check)| guest_script::run(&guest.remote, &check.script)),
+    );
+    for ((plugin, check), output) in checks.iter().zip(outputs.await) {
+        match plugin.read_check(&check.id, &request, &output?)? {
+            Verdict::Passed => {}
+            Verdict::Failed(failure) => return Err(failure),
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! What the processes are for is the business of whoever started them.
 
 use crate::guest_script::{self, EndMark};
-use crate::ssh::{Bytes, Process, ProcessEvent, ProcessInput, SshError};
+use crate::ssh::{Bytes, Process, ProcessEvent, ProcessInput, ProcessOutput, SshError};
 use crate::stream::{Connection, FrameReader, FrameWriter};
 use banger_core::frame::Frame;
 use banger_core::session::OutputStream;
@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 /// Pieces of output that may wait for a client.
 const PIECES: usize = 4;
+/// The longest decimal number of 64 bits.
+const NUMBER_LIMIT: usize = 20;
 
 /// Carries a client's frames to a process, until the client goes away. Signals are sent on as
 /// their names.
@@ -34,6 +36,10 @@ pub async fn serve_input(
                 open = false;
                 let _ = input.close().await;
             }
+            // A process without a terminal has no size.
+            Frame::Resize { columns, rows } => {
+                let _ = input.resize(columns, rows).await;
+            }
             // Nobody listens where signals mean nothing.
             Frame::Signal(name) => drop(signals.send(name)),
             _ => {}
@@ -41,11 +47,53 @@ pub async fn serve_input(
     }
 }
 
-/// Carries the output of one or two processes, each one stream of a session, until all have ended.
+/// Carries the sizes of a client's terminal to a process, and nothing else, until the client goes
+/// away.
+pub async fn serve_size(reader: &mut FrameReader, input: &ProcessInput) {
+    while let Some(frame) = reader.next().await {
+        if let Frame::Resize { columns, rows } = frame {
+            let _ = input.resize(columns, rows).await;
+        }
+    }
+}
+
+/// Carries what a process draws on its terminal, until it has ended.
+///
+/// `None` where the client has gone; else whether it ran to its end.
+pub async fn terminal(
+    writer: &mut FrameWriter,
+    output: &mut ProcessOutput,
+) -> Option<Result<(), Failure>> {
+    let mut last = guest_script::ErrorTail::default();
+    while let Some(event) = output.next().await {
+        match event {
+            ProcessEvent::Stdout(bytes) => {
+                last.push(&bytes);
+                if writer.write(Frame::Stdout(bytes)).await.is_err() {
+                    return None;
+                }
+            }
+            ProcessEvent::Stderr(bytes) => last.push(&bytes),
+            ProcessEvent::Exit(exit) => {
+                return Some(match guest_script::exit_code(exit) {
+                    Ok(0) => Ok(()),
+                    Ok(code) => Err(last.failure(code, "showing the terminal")),
+                    Err(failure) => Err(failure),
+                });
+            }
+        }
+    }
+    Some(Ok(()))
+}
+
+/// Carries the output of processes, each one stream of a session, until all have ended. What
+/// `taken` tells of the session's input goes to the client in between.
+///
 /// `None` where the client has gone; else whether every process ran to its end.
 pub async fn outputs(
     writer: &mut FrameWriter,
     processes: Vec<(OutputStream, Process)>,
+    mut taken: mpsc::Receiver<u64>,
 ) -> Option<Result<(), Failure>> {
     // Dropping the set ends the processes' channels.
     let mut running = tokio::task::JoinSet::new();
@@ -54,10 +102,16 @@ pub async fn outputs(
         running.spawn(carry(stream, process, sender.clone()));
     }
     drop(sender);
-    while let Some((stream, bytes)) = pieces.recv().await {
-        let frame = match stream {
-            OutputStream::Stdout => Frame::Stdout(bytes),
-            OutputStream::Stderr => Frame::Stderr(bytes),
+    loop {
+        let frame = tokio::select! {
+            // Input first: output may never pause.
+            biased;
+            Some(bytes) = taken.recv() => Frame::InputTaken(bytes),
+            piece = pieces.recv() => match piece {
+                Some((OutputStream::Stdout, bytes)) => Frame::Stdout(bytes),
+                Some((OutputStream::Stderr, bytes)) => Frame::Stderr(bytes),
+                None => break,
+            },
         };
         if writer.write(frame).await.is_err() {
             return None;
@@ -97,6 +151,56 @@ async fn carry(
         }
     }
     Ok(())
+}
+
+/// Passes on what a script that copies to a session's input tells of how much the input has taken:
+/// decimal numbers, a line each.
+///
+/// # Errors
+/// Why it ended, where it did not end well.
+pub async fn count_taken(
+    output: &mut ProcessOutput,
+    taken: mpsc::Sender<u64>,
+) -> Result<(), Failure> {
+    let mut errors = guest_script::ErrorTail::default();
+    let mut begun = Vec::new();
+    while let Some(event) = output.next().await {
+        match event {
+            ProcessEvent::Stdout(bytes) => {
+                begun.extend_from_slice(&bytes);
+                while let Some(end) = begun.iter().position(|b| *b == b'\n') {
+                    let line: Vec<u8> = begun.drain(..=end).collect();
+                    let number = std::str::from_utf8(&line)
+                        .ok()
+                        .and_then(|line| line.trim_end().parse().ok());
+                    let Some(number) = number else {
+                        return Err(no_number());
+                    };
+                    if taken.send(number).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                if begun.len() > NUMBER_LIMIT {
+                    return Err(no_number());
+                }
+            }
+            ProcessEvent::Stderr(bytes) => errors.push(&bytes),
+            ProcessEvent::Exit(exit) => {
+                return match guest_script::exit_code(exit)? {
+                    0 => Ok(()),
+                    code => Err(errors.failure(code, "writing to the session")),
+                };
+            }
+        }
+    }
+    Ok(())
+}
+
+fn no_number() -> Failure {
+    Failure::new(
+        Kind::Guest,
+        "the guest did not say how much of the input was taken",
+    )
 }
 
 /// Carries a client's stdin to a process until the client ends it or goes away, then waits for

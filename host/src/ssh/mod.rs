@@ -12,9 +12,10 @@
 //!
 //! - [`Remote::run`] always reads until the end, so all its channels share a connection.
 //! - [`Remote::start`] hands the reading to the caller, so its process has a connection to itself
-//!   while it lives. A stalled reader stops that connection only; TCP then holds the guest's
+//!   while it lives, a lane; those of [`Remote::start_together`] have one reader, and share a lane.
+//!   A stalled reader stops that connection only; TCP then holds the guest's
 //!   process back; memory stays below the channel's queue (64 packets of at most 32 KiB).
-//!   Connections whose process ended are kept for the next `start`.
+//!   Lanes whose processes ended are kept for the next `start`.
 //!
 //! sshd refuses more than `MaxSessions` (by default 10) channels on one connection. How many it
 //! allows is learnt from its first refusal; further commands wait for a free channel, and when
@@ -36,5 +37,5 @@ pub use config::{HostKeyPolicy, Target, scan_host_key};
 pub use error::SshError;
 pub use key::{HostKey, Identity, KeyError, KeyPair};
 pub use pool::Connectivity;
-pub use process::{Exit, Process, ProcessEvent, ProcessInput, ProcessOutput};
+pub use process::{Exit, Process, ProcessEvent, ProcessInput, ProcessOutput, Terminal};
 pub use remote::Remote;

@@ -13,7 +13,7 @@ use super::config::{CONNECT_DEADLINE, Target, open_tcp};
 use super::error::SshError;
 use super::key::HostKey;
 use super::link::{Link, OpenChannel, OpenError, Reservation, lock};
-use super::process::{Home, Process};
+use super::process::{Home, Lane, Process, Terminal};
 
 /// Shared connections at most; with sshd's default that is 80 commands at once.
 const SHARED_LIMIT: usize = 8;
@@ -105,7 +105,8 @@ impl Pool {
             let opened = self.open(&link).await;
             match opened {
                 Ok(channel) => {
-                    let process = Process::exec(channel, link, Home::Shared, command_line).await;
+                    let process =
+                        Process::exec(channel, link, Home::Shared, command_line, None).await;
                     drop(reservation);
                     return process;
                 }
@@ -117,11 +118,39 @@ impl Pool {
         }
     }
 
-    /// Runs a command line on a connection of its own.
-    pub(super) async fn exec_stream(
+    /// Runs a command line on a lane, a new one where there is none yet.
+    pub(super) async fn exec_lane(
         self: &Arc<Self>,
+        lane: Option<Arc<Lane>>,
         command_line: Vec<u8>,
-    ) -> Result<Process, SshError> {
+        terminal: Option<Terminal>,
+    ) -> Result<(Process, Arc<Lane>), SshError> {
+        let (lane, opened) = match lane {
+            Some(lane) => {
+                let opened = self.open(&lane.link).await;
+                (lane, opened)
+            }
+            None => self.open_lane().await?,
+        };
+        match opened {
+            Ok(channel) => {
+                let link = Arc::clone(&lane.link);
+                let home = Home::Lane(Arc::clone(&lane));
+                let process = Process::exec(channel, link, home, command_line, terminal).await?;
+                Ok((process, lane))
+            }
+            Err(OpenError::Refused) => Err(SshError::ChannelRefused {
+                endpoint: self.target.endpoint(),
+                reason: "too many sessions".into(),
+            }),
+            Err(OpenError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// A connection for one reader, and its first channel: a spare one, or a new one.
+    async fn open_lane(
+        self: &Arc<Self>,
+    ) -> Result<(Arc<Lane>, Result<OpenChannel, OpenError>), SshError> {
         loop {
             let spare = self.take_spare();
             let reused = spare.is_some();
@@ -134,23 +163,13 @@ impl Pool {
                 }
             };
             match self.open(&link).await {
-                Ok(channel) => {
-                    let home = Home::Stream(Arc::downgrade(self));
-                    return Process::exec(channel, link, home, command_line).await;
-                }
                 Err(OpenError::Refused | OpenError::Failed(SshError::Lost { .. })) if reused => {}
-                Err(OpenError::Refused) => {
-                    return Err(SshError::ChannelRefused {
-                        endpoint: self.target.endpoint(),
-                        reason: "too many sessions".into(),
-                    });
-                }
-                Err(OpenError::Failed(error)) => return Err(error),
+                opened => return Ok((Lane::new(link, Arc::downgrade(self)), opened)),
             }
         }
     }
 
-    /// Takes back a connection whose process has ended.
+    /// Takes back a connection whose processes have ended.
     pub(super) fn keep(&self, link: &Arc<Link>) {
         if link.is_lost() || self.closing.is_cancelled() {
             return;

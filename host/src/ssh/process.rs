@@ -1,6 +1,7 @@
 //! A process in the guest: its input, its output, its end.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -47,8 +48,48 @@ pub enum ProcessEvent {
 pub(super) enum Home {
     /// It has other channels.
     Shared,
-    /// It was this channel's own; it is kept for the next.
-    Stream(Weak<Pool>),
+    /// It is a lane's, which keeps it.
+    Lane(Arc<Lane>),
+}
+
+/// A connection for the processes of one reader, which may take its time: what it does not read
+/// holds up these processes and no others. It is kept for the next lane when all have ended.
+pub(super) struct Lane {
+    pub(super) link: Arc<Link>,
+    pub(super) pool: Weak<Pool>,
+    /// Whether a channel was left open: only closing the connection ends it then.
+    abandoned: AtomicBool,
+}
+
+impl Lane {
+    pub(super) fn new(link: Arc<Link>, pool: Weak<Pool>) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            pool,
+            abandoned: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if !self.abandoned.load(Ordering::Relaxed)
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.keep(&self.link);
+        }
+    }
+}
+
+/// A terminal that a process shall run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terminal {
+    /// Its type, as in `TERM`.
+    pub term: String,
+    /// Characters in a row.
+    pub columns: u16,
+    /// Rows.
+    pub rows: u16,
 }
 
 /// An open channel. Dropping the last reference closes it.
@@ -99,12 +140,14 @@ impl Drop for ChannelGuard {
                     let _ = write.close().await;
                 });
             }
-            Home::Stream(pool) if !open => {
-                if let Some(pool) = pool.upgrade() {
-                    pool.keep(&self.link);
-                }
+            Home::Lane(lane) if open => {
+                lane.abandoned.store(true, Ordering::Relaxed);
+                let write = Arc::clone(&self.write);
+                self.link.runtime.spawn(async move {
+                    let _ = write.close().await;
+                });
             }
-            Home::Shared | Home::Stream(_) => {}
+            Home::Shared | Home::Lane(_) => {}
         }
     }
 }
@@ -125,6 +168,7 @@ impl Process {
         link: Arc<Link>,
         home: Home,
         command_line: Vec<u8>,
+        terminal: Option<Terminal>,
     ) -> Result<Self, SshError> {
         let id = opened.channel.id();
         let (read, write) = opened.channel.split();
@@ -135,15 +179,28 @@ impl Process {
             link,
             home,
         });
-        channel
-            .send(channel.write.exec(true, command_line))
-            .await
-            .map_err(|error| match error {
-                SshError::InputClosed => SshError::ExecRefused {
-                    endpoint: channel.link.endpoint.to_string(),
-                },
-                other => other,
-            })?;
+        let starting = async {
+            if let Some(Terminal {
+                term,
+                columns,
+                rows,
+            }) = terminal
+            {
+                // Without an answer: where there is none to be had, the program says so itself.
+                let (columns, rows) = (columns.into(), rows.into());
+                channel
+                    .write
+                    .request_pty(false, &term, columns, rows, 0, 0, &[])
+                    .await?;
+            }
+            channel.write.exec(true, command_line).await
+        };
+        channel.send(starting).await.map_err(|error| match error {
+            SshError::InputClosed => SshError::ExecRefused {
+                endpoint: channel.link.endpoint.to_string(),
+            },
+            other => other,
+        })?;
         Ok(Self {
             input: ProcessInput {
                 channel: Arc::clone(&channel),
@@ -218,6 +275,17 @@ impl ProcessInput {
             Err(SshError::InputClosed) => Ok(()),
             other => other,
         }
+    }
+
+    /// Tells the terminal's new size, for a process that runs on one.
+    ///
+    /// # Errors
+    /// The process has ended, or the connection is lost or closed.
+    pub async fn resize(&self, columns: u16, rows: u16) -> Result<(), SshError> {
+        let (columns, rows) = (columns.into(), rows.into());
+        self.channel
+            .send(self.channel.write.window_change(columns, rows, 0, 0))
+            .await
     }
 
     /// Asks sshd to send the process a signal, by its name without `SIG`. There is no answer.

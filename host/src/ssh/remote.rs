@@ -14,7 +14,7 @@ use super::error::SshError;
 use super::key::HostKey;
 use super::output::collect;
 use super::pool::{Connectivity, Pool};
-use super::process::Process;
+use super::process::{Lane, Process, Terminal};
 
 /// A guest's sshd. Cheap to clone; all clones share the connections, which end with the last clone
 /// (those that a process uses, with the process).
@@ -67,9 +67,51 @@ impl Remote {
     /// No connection or no channel. After `Ok` errors come as
     /// [`Exit::Failed`](super::Exit::Failed).
     pub async fn start(&self, command_line: &[u8]) -> Result<Process, SshError> {
+        let (process, _) = self.start_on(None, command_line, None).await?;
+        Ok(process)
+    }
+
+    /// The same on a terminal.
+    ///
+    /// # Errors
+    /// As for [`Remote::start`].
+    pub async fn start_on_terminal(
+        &self,
+        command_line: &[u8],
+        terminal: Terminal,
+    ) -> Result<Process, SshError> {
+        let (process, _) = self.start_on(None, command_line, Some(terminal)).await?;
+        Ok(process)
+    }
+
+    /// Starts several command lines for one reader, on one connection: what it does not read holds
+    /// up all of them, and nobody else.
+    ///
+    /// # Errors
+    /// As for [`Remote::start`]; those that were started end then.
+    pub async fn start_together(
+        &self,
+        command_lines: &[Vec<u8>],
+    ) -> Result<Vec<Process>, SshError> {
+        let mut lane = None;
+        let mut processes = Vec::with_capacity(command_lines.len());
+        for line in command_lines {
+            let (process, of) = self.start_on(lane.take(), line, None).await?;
+            processes.push(process);
+            lane = Some(of);
+        }
+        Ok(processes)
+    }
+
+    async fn start_on(
+        &self,
+        lane: Option<Arc<Lane>>,
+        command_line: &[u8],
+        terminal: Option<Terminal>,
+    ) -> Result<(Process, Arc<Lane>), SshError> {
         let pool = Arc::clone(&self.pool);
         let line = command_line.to_vec();
-        self.uncancelled(async move { pool.exec_stream(line).await })
+        self.uncancelled(async move { pool.exec_lane(lane, line, terminal).await })
             .await
     }
 
@@ -130,10 +172,10 @@ impl Remote {
 
     /// Runs to its end even if the caller goes away: a channel whose opening is cancelled half-way
     /// would stay open on the server for ever.
-    async fn uncancelled(
+    async fn uncancelled<T: Send + 'static>(
         &self,
-        opening: impl Future<Output = Result<Process, SshError>> + Send + 'static,
-    ) -> Result<Process, SshError> {
+        opening: impl Future<Output = Result<T, SshError>> + Send + 'static,
+    ) -> Result<T, SshError> {
         tokio::spawn(opening).await.unwrap_or_else(|error| {
             Err(SshError::Lost {
                 endpoint: self.pool.target.endpoint(),

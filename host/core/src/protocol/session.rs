@@ -220,8 +220,8 @@ pub struct SessionSend {
     /// What to write; where absent, it comes through a stream.
     #[serde(default)]
     pub message: Option<ByteString>,
-    /// Close the input once it is written: the program reads its end. With no message, nothing is
-    /// written before.
+    /// Close the input once it is written: the program reads its end. With an empty message,
+    /// nothing is written before.
     #[serde(default)]
     pub close: bool,
     /// Milliseconds for the program to read it all; 30 000 where absent.

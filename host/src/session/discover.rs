@@ -1,0 +1,172 @@
+//! Sessions that the database does not know, found again in the guest.
+//!
+//! The database may be new, or an older copy. What a session was started with is kept in the guest
+//! as its host record; whoever can write there may have changed it, so it is read as anything else
+//! that a guest says.
+
+use super::stopped::state_root_of_stopped;
+use super::{Sessions, starting};
+use crate::guest_script;
+use crate::plugin::{self, HOST_RECORD_LIMIT, SessionBackend};
+use crate::store::{StoreError, VmRecord};
+use crate::vm::Guest;
+use banger_core::protocol::session::Session;
+use banger_core::session::StdinKind;
+use banger_core::{ByteString, Failure, GuestPath, SessionId, SessionName, VmId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+/// Machines that were asked since this daemon started.
+#[derive(Debug, Default)]
+pub struct Discovered(Mutex<HashSet<VmId>>);
+
+/// What the guest keeps of a session for a host that has forgotten it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    name: SessionName,
+    stdin: StdinKind,
+    command: Vec<ByteString>,
+    cwd: GuestPath,
+    tags: BTreeMap<String, String>,
+    created_at_ms: u64,
+}
+
+impl HostRecord {
+    /// A session's record as bytes. A long command is cut, and labels are left out, where they do
+    /// not fit.
+    pub fn of(session: &Session) -> Vec<u8> {
+        let mut record = Self {
+            name: session.name.clone(),
+            stdin: session.stdin,
+            command: session.command.clone(),
+            cwd: session.cwd.clone(),
+            tags: session.tags.clone(),
+            created_at_ms: session.created_at_ms,
+        };
+        loop {
+            let json = serde_json::to_vec(&record).unwrap_or_default();
+            if json.len() <= HOST_RECORD_LIMIT {
+                return json;
+            }
+            if record.command.len() > 1 {
+                record.command.truncate(record.command.len() / 2);
+            } else if !record.tags.is_empty() {
+                record.tags.clear();
+            } else {
+                // A name and a path are short.
+                record.command = Vec::new();
+            }
+        }
+    }
+}
+
+impl Sessions {
+    /// Enters the sessions that a machine's guest knows and the database does not; once for each
+    /// machine while the daemon lives, since what is started later goes through it.
+    pub(super) async fn discover(&self, vm: &VmRecord) {
+        if self.discovered.contains(&vm.id) {
+            return;
+        }
+        match self.ask_for_sessions(vm).await {
+            Ok(()) => self.discovered.insert(&vm.id),
+            Err(failure) => {
+                tracing::debug!(vm = %vm.name, error = %failure, "sessions could not be looked for");
+            }
+        }
+    }
+
+    async fn ask_for_sessions(&self, vm: &VmRecord) -> Result<(), Failure> {
+        let guest = match self.machines.is_running(vm).await? {
+            true => Some(self.machines.guest(vm).await?),
+            false => None,
+        };
+        let state_root = match &guest {
+            Some(guest) => guest.state_root()?,
+            None => state_root_of_stopped()?,
+        };
+        for backend in self.registry.session_backends() {
+            let records = match &guest {
+                Some(guest) => host_records(backend, guest).await?,
+                None => self.host_records_of_stopped(vm, backend).await?,
+            };
+            for (id, record) in records {
+                if self.store.session_by_id(&id)?.is_none() {
+                    self.enter(vm, backend, &state_root, id, &record)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(
+        &self,
+        vm: &VmRecord,
+        backend: &SessionBackend,
+        state_root: &GuestPath,
+        id: SessionId,
+        record: &[u8],
+    ) -> Result<(), Failure> {
+        let Ok(record) = serde_json::from_slice::<HostRecord>(record) else {
+            tracing::warn!(vm = %vm.name, %id, "the guest's record of a session can't be read");
+            return Ok(());
+        };
+        let reference = plugin::Session {
+            id: id.clone(),
+            state_root: state_root.clone(),
+            stdin_kind: record.stdin,
+        };
+        let mut session = Session {
+            snapshot: starting(&id),
+            name: record.name,
+            vm: vm.name.clone(),
+            vm_id: vm.id.clone(),
+            backend: backend.info().name.to_string(),
+            stdin: record.stdin,
+            command: record.command,
+            cwd: record.cwd,
+            state_dir: backend.paths(&reference)?.state_dir.to_string(),
+            tags: record.tags,
+            created_at_ms: record.created_at_ms,
+            failure: None,
+            id,
+        };
+        match self.store.insert_session(&session) {
+            Err(StoreError::Taken { .. }) => {
+                // Another has taken the name meanwhile.
+                session.name =
+                    session.id.as_str().parse().map_err(|error| {
+                        Failure::from_error(banger_core::Kind::Internal, &error)
+                    })?;
+                match self.store.insert_session(&session) {
+                    Ok(()) | Err(StoreError::Taken { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            entered => entered?,
+        }
+        tracing::info!(vm = %vm.name, session = %session.name, "a session was found again in its guest");
+        Ok(())
+    }
+}
+
+impl Discovered {
+    fn contains(&self, vm: &VmId) -> bool {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.contains(vm)
+    }
+
+    fn insert(&self, vm: &VmId) {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.insert(vm.clone());
+    }
+}
+
+async fn host_records(
+    backend: &SessionBackend,
+    guest: &Guest,
+) -> Result<Vec<(SessionId, Vec<u8>)>, Failure> {
+    let script = backend.host_records(&guest.state_root()?)?;
+    let output = guest_script::run(&guest.remote, &script).await?;
+    Ok(backend.read_host_records(&output)?)
+}
