@@ -289,6 +289,30 @@ impl Store {
         Ok(())
     }
 
+    /// Replaces the records of sessions, all or none. Not flushed to the disk: what a guest said is
+    /// asked for again after a power loss.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn update_observed(&self, sessions: &[Session]) -> Result<(), StoreError> {
+        let mut connection = self.connection();
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let updated = (|| {
+            let transaction = connection.transaction()?;
+            for session in sessions {
+                transaction
+                    .prepare_cached("UPDATE sessions SET record = ?2 WHERE id = ?1")?
+                    .execute(params![
+                        session.id.as_str(),
+                        serde_json::to_string(session)?
+                    ])?;
+            }
+            Ok(transaction.commit()?)
+        })();
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        updated
+    }
+
     /// Forgets a session.
     ///
     /// # Errors

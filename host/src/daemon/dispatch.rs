@@ -64,7 +64,9 @@ impl Daemon {
             Call::VmDelete(request) => {
                 let record = self.machines.find(&request.vm)?;
                 task.progress("delete", format!("deleting {}", record.name));
+                let sessions = self.sessions.known(&record)?;
                 self.machines.delete(&record).await?;
+                self.sessions.forget_all(&sessions);
                 value(Empty {})
             }
             Call::VmAdopt(request) => {

@@ -64,16 +64,15 @@ impl HostRecord {
 impl Sessions {
     /// Enters the sessions that a machine's guest knows and the database does not; once for each
     /// machine while the daemon lives, since what is started later goes through it.
-    pub(super) async fn discover(&self, vm: &VmRecord) {
-        if self.discovered.contains(&vm.id) {
-            return;
+    ///
+    /// # Errors
+    /// Where the guest can't be asked.
+    pub(super) async fn discover(&self, vm: &VmRecord) -> Result<(), Failure> {
+        if !self.discovered.contains(&vm.id) {
+            self.ask_for_sessions(vm).await?;
+            self.discovered.insert(&vm.id);
         }
-        match self.ask_for_sessions(vm).await {
-            Ok(()) => self.discovered.insert(&vm.id),
-            Err(failure) => {
-                tracing::debug!(vm = %vm.name, error = %failure, "sessions could not be looked for");
-            }
-        }
+        Ok(())
     }
 
     async fn ask_for_sessions(&self, vm: &VmRecord) -> Result<(), Failure> {

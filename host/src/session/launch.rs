@@ -110,7 +110,10 @@ impl Sessions {
         match launch(&backend, &guest, reference, request, &session).await {
             Ok(snapshot) => {
                 let observed = match snapshot {
-                    Some(snapshot) => self.record_observed(&session.id, Some(snapshot))?,
+                    Some(snapshot) => self
+                        .record_observed(vec![(session.id.clone(), Some(snapshot))])?
+                        .remove(&session.id)
+                        .flatten(),
                     None => None,
                 };
                 match observed {

@@ -82,7 +82,7 @@ impl Sessions {
         if let Some(session) = self.store.session(&vm.id, name_or_id)? {
             return Ok(session);
         }
-        self.discover(vm).await;
+        self.discover(vm).await?;
         self.store.session(&vm.id, name_or_id)?.ok_or_else(|| {
             Failure::new(
                 Kind::NotFound,
@@ -120,13 +120,15 @@ impl Sessions {
     }
 
     async fn list_of(&self, vm: &VmRecord) -> Result<Vec<Session>, Failure> {
-        self.discover(vm).await;
-        let known = self.store.sessions(&vm.id)?;
-        match self.refresh(vm, known.clone()).await {
+        let asked = async {
+            self.discover(vm).await?;
+            self.refresh(vm, self.store.sessions(&vm.id)?).await
+        };
+        match asked.await {
             Ok(sessions) => Ok(sessions),
             Err(failure) => {
                 tracing::warn!(vm = %vm.name, error = %failure, "sessions could not be refreshed");
-                Ok(known)
+                Ok(self.store.sessions(&vm.id)?)
             }
         }
     }
@@ -196,45 +198,61 @@ impl Sessions {
             asked.insert(name);
             seen.extend(snapshots.into_iter().map(|one| (one.id.clone(), one)));
         }
-        let mut fresh = Vec::with_capacity(sessions.len());
-        for session in &sessions {
-            if is_settled(session) || !asked.contains(session.backend.as_str()) {
-                fresh.push(session.clone());
-            } else {
-                fresh.extend(self.record_observed(&session.id, seen.remove(&session.id))?);
-            }
-        }
-        Ok(fresh)
+        let observed = open
+            .iter()
+            .filter(|one| asked.contains(one.backend.as_str()))
+            .map(|one| (one.id.clone(), seen.remove(&one.id)))
+            .collect();
+        let mut recorded = self.record_observed(observed)?;
+        Ok(sessions
+            .into_iter()
+            .filter_map(|session| match recorded.remove(&session.id) {
+                Some(recorded) => recorded,
+                None => Some(session),
+            })
+            .collect())
     }
 
-    /// Compares what was seen of a session with its record, stores what is new and tells of it.
-    /// `None` where the session was deleted.
+    /// Compares what was seen of sessions with their records, stores what is new and tells of it.
+    /// Answers with the records; `None` for a session that was deleted.
     fn record_observed(
         &self,
-        id: &SessionId,
-        observed: Option<Snapshot>,
-    ) -> Result<Option<Session>, Failure> {
+        observed: Vec<(SessionId, Option<Snapshot>)>,
+    ) -> Result<BTreeMap<SessionId, Option<Session>>, Failure> {
         let _recording = self
             .recording
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(mut session) = self.store.session_by_id(id)? else {
-            return Ok(None);
-        };
-        let before = session.state();
-        let state = before.observed(observed.as_ref().map(|one| one.state));
-        let mut snapshot = match observed {
-            Some(observed) if !is_settled(&session) => observed,
-            _ => session.snapshot.clone(),
-        };
-        snapshot.state = state;
-        snapshot.alive &= !state.is_final();
-        if snapshot != session.snapshot {
-            session.snapshot = snapshot;
-            self.store.update_session(&session)?;
-            self.changes.tell(before, &session);
+        let mut recorded = BTreeMap::new();
+        let mut changed = Vec::new();
+        let mut before = Vec::new();
+        for (id, observed) in observed {
+            let Some(mut session) = self.store.session_by_id(&id)? else {
+                recorded.insert(id, None);
+                continue;
+            };
+            let known = session.state();
+            let state = known.observed(observed.as_ref().map(|one| one.state));
+            let mut snapshot = match observed {
+                Some(observed) if !is_settled(&session) => observed,
+                _ => session.snapshot.clone(),
+            };
+            snapshot.state = state;
+            snapshot.alive &= !state.is_final();
+            if snapshot != session.snapshot {
+                session.snapshot = snapshot;
+                changed.push(session.clone());
+                before.push(known);
+            }
+            recorded.insert(id, Some(session));
         }
-        Ok(Some(session))
+        if !changed.is_empty() {
+            self.store.update_observed(&changed)?;
+        }
+        for (known, session) in before.into_iter().zip(&changed) {
+            self.changes.tell(known, session);
+        }
+        Ok(recorded)
     }
 
     /// Sends a signal to a session's process group.
@@ -323,6 +341,21 @@ impl Sessions {
         self.store.delete_session(&session.id)?;
         self.changes.tell_deleted(session);
         Ok(())
+    }
+
+    /// Tells that the sessions of a machine are gone, which has been deleted with these.
+    pub fn forget_all(&self, sessions: &[Session]) {
+        for session in sessions {
+            self.changes.tell_deleted(session);
+        }
+    }
+
+    /// The sessions of a machine, as they were known last.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn known(&self, vm: &VmRecord) -> Result<Vec<Session>, Failure> {
+        Ok(self.store.sessions(&vm.id)?)
     }
 
     /// Tells a terminal session its size while nobody is attached.

@@ -76,16 +76,14 @@ impl Sessions {
             // A session that was started meanwhile may be the first of its backend.
             let backends = self.backends_to_watch(vm);
             let watching = async {
-                join_all(backends.iter().map(|backend| async {
-                    if let Err(failure) = self.watch_backend(vm, backend).await {
-                        tracing::debug!(vm = %vm.name, error = %failure, "sessions can't be watched");
-                    }
-                    tokio::time::sleep(RETRY_AFTER).await;
-                }))
+                join_all(
+                    backends
+                        .iter()
+                        .map(|backend| self.watch_backend_again(vm, backend)),
+                )
                 .await;
-                if backends.is_empty() {
-                    std::future::pending().await
-                }
+                // None of them ever ends; there may be none.
+                std::future::pending::<()>().await;
             };
             let looking = async {
                 let mut every = every;
@@ -125,6 +123,17 @@ impl Sessions {
             .into_iter()
             .map(|one| one.backend)
             .collect()
+    }
+
+    async fn watch_backend_again(&self, vm: &VmRecord, name: &str) {
+        loop {
+            if let Err(failure) = self.watch_backend(vm, name).await {
+                tracing::debug!(vm = %vm.name, error = %failure, "sessions can't be watched");
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+            // The machine may have stopped.
+            self.look(vm).await;
+        }
     }
 
     /// Asks after each session that the guest names, until the connection is lost.
