@@ -2,6 +2,7 @@
 
 pub mod home;
 pub mod rpc;
+pub mod schema;
 pub mod sshd;
 
 /// Asks again and again until the answer is yes.
