@@ -7,6 +7,7 @@ mod attach;
 mod launch;
 pub mod preflight;
 pub mod relay;
+pub mod stopped;
 
 use crate::guest_script;
 use crate::plugin::{self, Registry, SessionBackend};
