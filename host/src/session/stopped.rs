@@ -349,4 +349,3 @@ fn changed(failure: Failure) -> Failure {
         _ => failure,
     }
 }
-

@@ -381,7 +381,10 @@ impl Ext4 {
         );
         let block_size = u64::from(self.block_size);
         let at = group * u64::from(self.descriptor_size);
-        let block = self.block(u64::from(self.first_data_block) + 1 + at / block_size, until)?;
+        let block = self.block(
+            u64::from(self.first_data_block) + 1 + at / block_size,
+            until,
+        )?;
         let descriptor = part(&block, at % block_size, self.descriptor_size)?;
         let high = match self.descriptor_size {
             64.. => u64::from(u32_le(descriptor, 0x28)),

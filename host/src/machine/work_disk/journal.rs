@@ -226,9 +226,7 @@ impl Journal<'_> {
             if *left == 0 {
                 return Ok(false);
             }
-            let (place, data) = self
-                .fs
-                .raw_block_of(self.inode, (*at).into(), self.until)?;
+            let (place, data) = self.fs.raw_block_of(self.inode, (*at).into(), self.until)?;
             self.step(at, left);
             if let Some(seed) = self.seed {
                 let sum = crc32c(crc32c(seed, &sequence.to_be_bytes()), &data);
@@ -255,16 +253,15 @@ impl Journal<'_> {
 
     fn revokes(&self, block: &[u8], revoked: &mut Vec<u64>) -> bool {
         let end = u32_be(block, 12) as usize;
-        let Some(records) = block
-            .get(16..end)
-            .filter(|_| end <= self.end_of(block))
-        else {
+        let Some(records) = block.get(16..end).filter(|_| end <= self.end_of(block)) else {
             return false;
         };
         match self.wide {
-            true => revoked.extend(records.chunks_exact(8).map(|record| {
-                u64::from(u32_be(record, 0)) << 32 | u64::from(u32_be(record, 4))
-            })),
+            true => {
+                revoked.extend(records.chunks_exact(8).map(|record| {
+                    u64::from(u32_be(record, 0)) << 32 | u64::from(u32_be(record, 4))
+                }))
+            }
             false => revoked.extend(records.chunks_exact(4).map(|r| u64::from(u32_be(r, 0)))),
         }
         true
