@@ -211,9 +211,7 @@ async fn what_is_not_of_its_form_counts_as_missing() {
     assert_eq!(host_record, None);
     let guest = disk.stopped().await;
     let stream = OutputStream::Stdout;
-    let mut log = StoppedLog::open(&guest, &backend(), &session(1), stream, From::Beginning)
-        .await
-        .expect("opened");
+    let mut log = open_log(&guest, stream, From::Beginning).await;
     assert_eq!(log.next().await.expect("read"), None, "a link is no log");
 }
 
@@ -279,6 +277,12 @@ async fn ten_thousand_entries_are_refused_and_hide_no_session() {
     assert_eq!(disk.one(1).await.snapshot.exit_code, Some(3));
 }
 
+async fn open_log(guest: &StoppedGuest, stream: OutputStream, from: From) -> StoppedLog {
+    StoppedLog::open(guest, &backend(), &session(1), stream, from)
+        .await
+        .expect("opened")
+}
+
 /// Serves logs as a stream of the daemon, and hands each frame to `take`.
 async fn served(logs: Vec<StoppedLog>, mut take: impl FnMut(u8, Vec<u8>)) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -335,8 +339,7 @@ async fn a_log_of_300_mb_is_streamed_in_bounded_memory() {
     let guest = disk.stopped().await;
     let mut logs = Vec::new();
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-        let log = StoppedLog::open(&guest, &backend(), &session(1), stream, From::Beginning);
-        logs.push(log.await.expect("opened"));
+        logs.push(open_log(&guest, stream, From::Beginning).await);
     }
     assert_eq!((logs[0].offset(), logs[1].offset()), (PUNCHED, 0));
     let (mut at, mut stderr, mut ends, mut most) = (PUNCHED, Vec::new(), Vec::new(), 0);
@@ -366,8 +369,8 @@ async fn a_log_of_300_mb_is_streamed_in_bounded_memory() {
         (From::LastLines(2), length - 2 * LINE.len() as u64),
         (From::LastLines(0), length),
     ] {
-        let log = StoppedLog::open(&guest, &backend(), &session(1), stream, from);
-        assert_eq!(log.await.expect("opened").offset(), expected, "{from:?}");
+        let log = open_log(&guest, stream, from).await;
+        assert_eq!(log.offset(), expected, "{from:?}");
     }
 }
 
@@ -387,9 +390,7 @@ async fn a_log_that_is_started_meanwhile_ends_in_an_error() {
     let image = disk.make(64);
     let guest = disk.stopped().await;
     let stream = OutputStream::Stdout;
-    let log = StoppedLog::open(&guest, &backend(), &session(1), stream, From::Beginning)
-        .await
-        .expect("opened");
+    let log = open_log(&guest, stream, From::Beginning).await;
     let raw = std::fs::File::options()
         .write(true)
         .open(image)
