@@ -30,6 +30,8 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(60);
 const ADOPT_LIMIT: Duration = Duration::from_secs(15);
 /// How long a guest may take to power off.
 pub const STOP_GRACE: Duration = Duration::from_secs(20);
+/// How long whoever wants to read a stopped machine's disk waits for others who do.
+const DISK_LIMIT: Duration = Duration::from_secs(2);
 /// A machine's own copy of its record.
 const RECORD: &str = "record.json";
 /// The user that banger is in its own machines.
@@ -487,7 +489,7 @@ impl Machines {
                 format!("the VM `{}` {what}: its disk can't be read", record.name),
             )
         };
-        let Ok(_one_at_a_time) = lock.try_lock() else {
+        let Ok(_one_at_a_time) = tokio::time::timeout(DISK_LIMIT, lock.lock()).await else {
             return Err(busy("is being started or stopped").hint("ask again"));
         };
         let machine = self.qemu(&record.id)?;

@@ -282,7 +282,11 @@ fn session(
     let (stderr_start, stderr_bytes) = log_range(look, paths, OutputStream::Stderr)?;
     let snapshot = Snapshot {
         state,
-        pid: process(look, paths.pid.as_ref())?,
+        pid: match state {
+            // The program never ran.
+            SessionState::Failed => None,
+            _ => process(look, paths.pid.as_ref())?,
+        },
         exit_code,
         alive: false,
         last_error: error.map(ByteString),

@@ -9,7 +9,7 @@ use banger_host::plugin::Session;
 use banger_host::session::stopped::{self, From, StoppedLog};
 use banger_host::vm::StoppedGuest;
 use std::os::unix::fs::FileExt as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Pieces of a log that are read: a crafted file may seem to have 16 TiB.
 const PIECES: usize = 16;
@@ -106,35 +106,40 @@ async fn two_hundred_mutations_neither_panic_nor_hang() {
         .map(|(n, _)| n * 1024)
         .collect();
     let mut numbers = Numbers(0x5eed_5eed);
-    let (mut answers, mut refusals) = (0, 0);
-    for round in 0..200 {
+    let mut changed = 0;
+    for round in 0..rounds() {
         let mut mutated = image.clone();
-        for _ in 0..1 + numbers.below(1 << (round % 8)) {
-            let block = match round % 4 {
-                // The superblock, which has no checksum here: most is decided by it.
-                0 => 1024,
-                _ => used[numbers.below(used.len() as u64) as usize],
+        for _ in 0..1 + numbers.below(8 << (round % 4)) {
+            let (from, length) = match numbers.below(3) {
+                // What all else is found by: most of the superblock's fields, the first group.
+                0 => (1024, 0x118),
+                1 => (2048, 64),
+                _ => (used[numbers.below(used.len() as u64) as usize], 1024),
             };
-            let at = block + numbers.below(1024) as usize;
+            let at = from + numbers.below(length) as usize;
             mutated[at] = match numbers.below(3) {
                 0 => 0xff,
                 1 => 0,
                 _ => numbers.next() as u8,
             };
         }
+        // Most that is changed there has it refused at once: this leaves the rest to be read.
+        if round % 2 == 0 {
+            mutated[1024..2048].copy_from_slice(&image[1024..2048]);
+        }
         std::fs::write(disk.image(), &mutated).expect("written");
         let began = Instant::now();
-        match read_all(&disk).await {
-            Ok(_) => answers += 1,
-            Err(_) => refusals += 1,
-        }
+        changed += usize::from(read_all(&disk).await != Ok(4));
         let took = began.elapsed();
-        assert!(
-            took < DEADLINE + Duration::from_secs(5),
-            "{round}: {took:?}"
-        );
+        assert!(took < 3 * DEADLINE, "{round}: {took:?}");
     }
-    assert!(answers > 20 && refusals > 20, "{answers} {refusals}");
+    assert!(changed > 50, "only {changed} did anything");
+}
+
+/// `BANGER_MUTATIONS` asks for more of them.
+fn rounds() -> u64 {
+    let asked = std::env::var("BANGER_MUTATIONS").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(200)
 }
 
 #[tokio::test]
@@ -200,23 +205,16 @@ async fn absurd_measures_cost_nothing() {
     assert_eq!(read_all(&disk).await, Ok(4));
 }
 
-/// A directory, a file and a journal whose blocks lead in circles.
 #[tokio::test]
 async fn extents_that_lead_in_circles_end() {
     let disk = disk_with_sessions();
     let stdout = format!(".local/state/banger/sessions/{}/stdout", id(2));
     let told = disk.debugfs(&format!("dump_extents {stdout}\n"));
-    // ` 1/ 1   1/200     0 -     0  2000 -  2000      1`; the first line is of the index.
+    // ` 0/ 1   1/  3     0 -   663  1623            664`: the first index, and its block.
     let index: u64 = told
         .lines()
-        .find_map(|line| {
-            line.trim()
-                .strip_prefix("0/ 1")?
-                .split_ascii_whitespace()
-                .nth(4)?
-                .parse()
-                .ok()
-        })
+        .find(|line| line.trim().starts_with("0/ 1"))
+        .and_then(|line| line.split_ascii_whitespace().rev().nth(1)?.parse().ok())
         .unwrap_or_else(|| panic!("no index in {told}"));
     let image = std::fs::File::options()
         .read(true)

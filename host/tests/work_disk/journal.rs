@@ -4,7 +4,7 @@
 use crate::fixture::{Disk, guest};
 use std::os::unix::fs::FileExt as _;
 
-/// The first four bytes of each block of the file, as the disk is read without mounting it.
+/// A disk with a file of three blocks, and transactions in its journal.
 struct Killed {
     disk: Disk,
     /// Where the file's blocks are.
@@ -12,6 +12,9 @@ struct Killed {
 }
 
 const BLOCK: usize = 1024;
+
+/// Files of the tree, each in place of a block of the file; and blocks that are revoked.
+type Transaction<'a> = (&'a [(&'a str, usize)], &'a [usize]);
 
 impl Killed {
     fn new(features: &str) -> Self {
@@ -38,9 +41,8 @@ impl Killed {
         Self { disk, blocks }
     }
 
-    /// Writes transactions: each `(name, block)` a file of the tree in place of the file's block,
-    /// and what is to be revoked.
-    fn journal(&self, open: &str, transactions: &[(&[(&str, usize)], &[usize])]) {
+    /// Writes transactions; `open` says how the journal is opened.
+    fn journal(&self, open: &str, transactions: &[Transaction<'_>]) {
         let mut commands = format!("jo {open}\n");
         for (n, (written, revoked)) in transactions.iter().enumerate() {
             let join = |blocks: Vec<usize>| {
@@ -170,8 +172,7 @@ async fn a_block_that_looks_like_the_journals_is_whole() {
 
 #[tokio::test]
 async fn what_was_not_written_whole_does_not_count() {
-    let transactions: [(&[(&str, usize)], &[usize]); 2] =
-        [(&[("new0", 0)], &[]), (&[("new1", 1)], &[])];
+    let transactions: [Transaction<'_>; 2] = [(&[("new0", 0)], &[]), (&[("new1", 1)], &[])];
     // Superblock; descriptor, block, commit; descriptor, block, commit.
     for broken in [4, 5, 6] {
         let killed = Killed::new("");

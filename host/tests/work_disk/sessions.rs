@@ -110,7 +110,8 @@ async fn a_session_that_ended_is_told_of_whole() {
 
 #[tokio::test]
 async fn every_state_is_final() {
-    let cases: [(&[(&str, &[u8])], SessionState, Option<&str>); 9] = [
+    type Case<'a> = (&'a [(&'a str, &'a [u8])], SessionState, Option<&'a str>);
+    let cases: [Case<'_>; 9] = [
         (
             &[("status", b"exited\n"), ("exit-code", b"0\n")],
             SessionState::Exited,
