@@ -74,7 +74,7 @@ is_bare_script() {
 }
 
 program() {
-    started_of "$$" && put pid "$$ $started" || give_up "the state directory cannot be written"
+    started_of "$BASHPID" && put pid "$BASHPID $started" || give_up "the state directory cannot be written"
     close_other_fds 5
     local banger__path banger__pair banger__command=() banger__environment=() banger__special=()
     mapfile -d '' -t banger__command <"$dir/command"
