@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154,SC2015,SC2094,SC2317,SC2329
+# shellcheck shell=bash disable=SC2154,SC2015,SC2094,SC2016,SC2317,SC2329
 # Runs a session's program on a terminal of tmux and records how it ends. It outlives SSH and the
 # host's daemon. Needs state.sh, terminfo.sh and program.sh. It has these parts:
 #   monitor   starts a tmux server that is this session's own, and tells whether the program runs
@@ -36,13 +36,12 @@ set-hook -g client-resized "if -F \"#{client_readonly}\" {} { run -C \"resize-wi
 '
 
 # Ends tmux's output in the log. Its end is also that of the writing side of `.drained`.
-readonly logger='cat >>stdout 3>.drained; [ -e .over ] || exec bash ./script orphan . tty 077 /'
+readonly logger='cat >>stdout 3>.drained; [ -e .over ] || exec bash ./script orphan "$PWD" tty 077 /'
 
 # $1: why the program never ran.
 fail() {
-    put_time ended-at
-    put error "$1"
-    put status failed
+    epoch_ms
+    put ended-at "$epoch" error "$1" status failed
     printf 'failed\n'
     exit
 }
@@ -52,25 +51,25 @@ monitor() {
     umask 077
     # The path of a socket has 108 bytes at most: it is always named from inside the directory.
     cd -- "$dir" || exit 1
-    dir=.
     local columns rows message terminal here='' failure=''
     type -P tmux >/dev/null || fail "tmux is not installed in the guest"
     read -r columns rows <size
     known_terminal tmux-256color screen-256color screen
-    mkfifo .gate .notice .drained &&
+    mkfifo .gate .drained &&
         printf '%s' "$cwd" >.cwd &&
         printf '%s\nset -g default-terminal %s\n' "$settings" "$terminal" >tmux.conf || exit 1
     # For both, so that nobody waits for the other end when it opens one.
-    exec 4<>.notice 6<>.gate
+    exec 4<>.put/notice 6<>.gate
 
     # A size that is set by hand alone: that of a client that observes must not matter. tmux 3.3 dies
     # where it is told so before there is a window.
     unset TMUX TMUX_PANE
     message=$(tmux -u -S ./tmux.sock -f ./tmux.conf new-session -d -s main -x "$columns" -y "$rows" \
-        bash ./script terminal . tty "$mask" \; set-option -w window-size manual \; \
+        bash ./script terminal "$dir" tty "$mask" / \; set-option -w window-size manual \; \
         pipe-pane -O "$logger" 2>&1 >/dev/null 4>&- 6>&-) || fail "tmux cannot be started: $message"
 
-    put_time started-at
+    epoch_ms
+    put started-at "$epoch"
     printf 'go\n' >&6
     IFS= read -r -t 30 -u 4 here
     if [[ $here != here ]]; then
@@ -78,7 +77,7 @@ monitor() {
         fail "the terminal's supervisor did not start"
     fi
     # The other end is closed by a successful exec, or brings why there was none.
-    exec 5<.notice 4>&-
+    exec 5<.put/notice 4>&-
     IFS= read -r -d '' -n 4000 -u 5 failure
     [[ -z $failure ]] || fail "$failure"
     put status running
@@ -130,7 +129,7 @@ terminal() {
     set -m
     (
         trap - HUP INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
-        exec 5>.notice
+        exec 5>.put/notice
         printf 'here\n' >&5
         program
     ) <&3 >&3 2>&3
@@ -144,12 +143,13 @@ terminal() {
         fg %%
         code=$?
     done
-    put_time ended-at
+    epoch_ms
     # The launch records the beginning first.
     read -r -u 6 _
     read_value status 32
     if [[ -n $abandoned ]]; then
-        put error "the session's tmux server ended before the program did"
+        put ended-at "$epoch" error "the session's tmux server ended before the program did"
+        announce
         return
     fi
 
@@ -171,8 +171,7 @@ terminal() {
         IFS= read -r -t 10 -u 4 _
     fi
     [[ $value != failed ]] || return
-    put exit-code "$code"
-    put status exited
+    put ended-at "$epoch" exit-code "$code" status exited
     # Whoever waits for the end does not wait for the disk.
     sync -- exit-code status . 4<&- 9>&- &
 }
@@ -181,9 +180,9 @@ terminal() {
 orphan() {
     exec </dev/null >/dev/null 2>&1
     local tries=0 group
-    [[ ! -e exit-code ]] || return
+    [[ ! -e exit-code && ! -e .over ]] || return
     put error "the session's tmux server ended before the program did"
-    exec 4<>.notice
+    exec 4<>.put/notice
     if lives pid; then
         group=$pid
         kill -s HUP -- "-$group"
@@ -193,6 +192,7 @@ orphan() {
         done
         ! lives pid || kill -s KILL -- "-$group"
     fi
+    announce
 }
 
 "$banger__role"

@@ -10,7 +10,7 @@ enter_session "$1"
 
 payload=$(mktemp ./.send.XXXXXX) || exit 1
 trap 'rm -f -- "$payload"' EXIT
-cat >"$payload" || refuse 1 "the payload cannot be stored in the guest"
+cat >"$payload" || refuse 6 "the payload cannot be stored in the guest"
 # A lost connection looks like end of file: what lacks the mark at its end was cut short.
 mark=${BANGER_END_MARK:?}
 end=$(tail -c "${#mark}" -- "$payload" | tr -d '\0')
