@@ -91,14 +91,14 @@ impl Killed {
         assert_eq!(self.read().await, expected, "after recovery");
     }
 
-    /// Where in the image the journal begins.
-    fn journal_block(&self, n: u64) -> u64 {
+    /// Where in the image each block of the journal is.
+    fn journal_blocks(&self) -> Vec<u64> {
         let blocks = self.disk.debugfs("blocks <8>\n");
-        let first: u64 = blocks
+        blocks
             .split_ascii_whitespace()
-            .find_map(|word| word.parse().ok())
-            .expect("a journal");
-        (first + n) * BLOCK as u64
+            .filter_map(|word| word.parse().ok())
+            .map(|block: u64| block * BLOCK as u64)
+            .collect()
     }
 
     fn patch(&self, offset: u64, bytes: &[u8]) {
@@ -178,7 +178,34 @@ async fn what_was_not_written_whole_does_not_count() {
         let killed = Killed::new("");
         killed.journal(CHECKED, &transactions);
         assert_eq!(killed.read().await, ["new0", "new1", "old2"]);
-        killed.patch(killed.journal_block(broken) + 500, b"torn");
+        killed.patch(killed.journal_blocks()[broken] + 500, b"torn");
         assert_eq!(killed.read().await, ["new0", "old1", "old2"], "{broken}");
     }
+}
+
+#[tokio::test]
+async fn a_journal_goes_on_at_its_beginning() {
+    // Without checksums, so that its first block can be changed by hand.
+    let killed = Killed::new("-metadata_csum -64bit");
+    killed.journal("", &[(&[("new0", 0)], &[]), (&[("new1", 1)], &[])]);
+    let places = killed.journal_blocks();
+    let image = std::fs::read(killed.disk.image()).expect("read");
+    let head = usize::try_from(places[0]).expect("small");
+    let length = u32::from_be_bytes(image[head + 0x10..head + 0x14].try_into().expect("four"));
+    assert_eq!(places.len(), length as usize);
+    // Six blocks from the second one on: two of them to the end, the others after the first.
+    let start = places.len() - 2;
+    for n in 0..6 {
+        let from = usize::try_from(places[1 + n]).expect("small");
+        let to = match n {
+            0 | 1 => places[start + n],
+            _ => places[1 + n - 2],
+        };
+        killed.patch(to, &image[from..from + BLOCK]);
+    }
+    for gone in [5, 6] {
+        killed.patch(places[gone], &[0; BLOCK]);
+    }
+    killed.patch(places[0] + 0x1c, &(start as u32).to_be_bytes());
+    killed.check(["new0", "new1", "old2"]).await;
 }
