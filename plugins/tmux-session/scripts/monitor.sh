@@ -61,11 +61,12 @@ monitor() {
     # For both, so that nobody waits for the other end when it opens one.
     exec 4<>.put/notice 6<>.gate
 
+    # Bash looks for the terminal of its jobs when it starts with `-m`, and only then.
     # A size that is set by hand alone: that of a client that observes must not matter. tmux 3.3 dies
     # where it is told so before there is a window.
     unset TMUX TMUX_PANE
     message=$(tmux -u -S ./tmux.sock -f ./tmux.conf new-session -d -s main -x "$columns" -y "$rows" \
-        bash ./script terminal "$dir" tty "$mask" / \; set-option -w window-size manual \; \
+        bash -m ./script terminal "$dir" tty "$mask" / \; set-option -w window-size manual \; \
         pipe-pane -O "$logger" 2>&1 >/dev/null 4>&- 6>&-) || fail "tmux cannot be started: $message"
 
     epoch_ms
@@ -106,8 +107,8 @@ is_stopped() {
 
 terminal() {
     local code abandoned='' size=-1 before tries=0
+    set +m
     exec 3<&0 </dev/null >/dev/null 2>&1
-    close_other_fds 3
     trap '' INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
     # The terminal is gone before we have closed it: so is tmux.
     trap 'abandoned=1' HUP
