@@ -8,12 +8,13 @@
 # child has ended, with up to some kilobytes of output still unread in the kernel.
 
 # No key does anything but reach the program: there is no prefix, no binding, no mouse mode. The
-# program is not trusted, so it gets no way to the clipboard or past tmux to the user's terminal.
+# program is not trusted, so it gets no way to the clipboard or past tmux to the user's terminal. Extended keys are off, for with them Escape
+# and a key that arrive together would be told as one key, which means something else.
 settings='
 set -g exit-empty on
 set -g escape-time 0
 set -g focus-events on
-set -g extended-keys on
+set -g extended-keys off
 set -g set-clipboard off
 set -g buffer-limit 1000
 set -g status off
