@@ -107,7 +107,7 @@ is_stopped() {
 }
 
 terminal() {
-    local code abandoned='' size=-1 before tries=0
+    local code abandoned='' size=-1 before tries=0 fd
     set +m
     exec 3<&0 </dev/null >/dev/null 2>&1
     trap '' INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
@@ -161,7 +161,14 @@ terminal() {
     hang_up
     : >.over
     set +m
-    close_other_fds 4 9
+    for fd in /proc/self/fd/*; do
+        # Bash itself has one, for its jobs.
+        if [[ $fd -ef /proc/self/fd/3 && ${fd##*/} != 3 ]]; then
+            fd=${fd##*/}
+            exec {fd}>&-
+        fi
+    done
+    exec 3>&-
     IFS= read -r -t 1 -u 4 _
     if (($? > 128)); then
         # Somebody keeps it open. What the program wrote has been read when the log has stood still,
