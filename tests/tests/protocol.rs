@@ -113,7 +113,9 @@ fn what_a_live_daemon_says_is_what_the_schema_says() {
     asked.call("vm.adopt", second);
     asked.call("vm.delete", json!({"vm": "second"}));
     let exec = asked.call("vm.exec", json!({"vm": HOST, "command": ["echo", "here"]}));
-    let frames = Frames::open(&exec).and_then(Frames::finish).expect("frames");
+    let frames = Frames::open(&exec)
+        .and_then(Frames::finish)
+        .expect("frames");
     assert_eq!(frames, [Frame::Stdout(b"here\n".into()), Frame::Exit(0)]);
 
     let path = home.scratch().join("repository");
@@ -176,7 +178,9 @@ fn what_a_live_daemon_says_is_what_the_schema_says() {
     let last = attached.finish().expect("frames").pop();
     assert_eq!(last, Some(Frame::Exit(7)));
     let logs = asked.call("guest.session.logs", name("talk"));
-    let frames = Frames::open(&logs).and_then(Frames::finish).expect("frames");
+    let frames = Frames::open(&logs)
+        .and_then(Frames::finish)
+        .expect("frames");
     assert_eq!(frames, [Frame::Stdout(b"hello\n".into()), Frame::Exit(0)]);
     asked.refused(
         "guest.session.logs",
