@@ -33,13 +33,15 @@ pub enum Kind {
     TimedOut,
     /// A command in the guest failed.
     Guest,
+    /// What was asked for is no longer kept: the beginning of a log, say.
+    Gone,
     /// The user stopped it.
     Cancelled,
 }
 
 impl Kind {
     /// Every kind, in the order of their exit codes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Internal,
         Self::Usage,
         Self::NotFound,
@@ -53,6 +55,7 @@ impl Kind {
         Self::Daemon,
         Self::TimedOut,
         Self::Guest,
+        Self::Gone,
         Self::Cancelled,
     ];
 
@@ -72,6 +75,7 @@ impl Kind {
             Self::Daemon => 11,
             Self::TimedOut => 12,
             Self::Guest => 13,
+            Self::Gone => 14,
             Self::Cancelled => 130,
         }
     }
