@@ -341,12 +341,12 @@ impl Following {
                 let end = key.find(bytes);
                 let typed = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
                 match &mut self.state {
-                    State::Connected { link, .. } => {
-                        if !typed.is_empty() {
-                            link.outgoing.extend(Frame::Stdin(typed).encode());
-                        }
+                    _ if typed.is_empty() => {}
+                    State::Connected { link, .. } if link.outgoing.len() < input::LIMIT => {
+                        link.outgoing.extend(Frame::Stdin(typed).encode());
                     }
-                    // Nobody could say how much of it arrived: refused, and heard to be.
+                    // Without a connection nobody could say how much of it arrived, and a daemon
+                    // that takes nothing has enough: refused, and heard to be.
                     _ => self.pending.push_bell(),
                 }
                 return end.is_none();
