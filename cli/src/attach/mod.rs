@@ -128,7 +128,7 @@ impl Following {
     /// Where the environment does not tell where banger's files are, or signals can't be caught.
     pub fn new(
         context: &Context,
-        ask: Ask,
+        mut ask: Ask,
         link: Link,
         keys: Keys,
         face: Face,
@@ -138,6 +138,7 @@ impl Following {
         if matches!(face, Face::Screen(_)) {
             signals.push(Arc::new(Signals::catch_of_terminal()?));
         }
+        ask.stay_with(&link.session_id);
         Ok(Self {
             dirs: context.dirs()?,
             output: context.output,
