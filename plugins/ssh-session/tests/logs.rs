@@ -254,12 +254,15 @@ fn what_was_written_since_then_begins_there_or_earlier() {
     ] {
         assert_eq!(since(&guest, age), expected, "{age}");
     }
-    std::fs::write(format!("{}/boot-id", guest.dir("a")), "another\n").unwrap();
+    let boot_file = format!("{}/boot-id", guest.dir("a"));
+    let boot = std::fs::read(&boot_file).unwrap();
+    std::fs::write(&boot_file, "another\n").unwrap();
     for (age, expected) in [(5_000, "5\n"), (40_000, "5\n"), (60_000, "0\n")] {
         assert_eq!(since(&guest, age), expected, "{age}");
     }
     std::fs::write(format!("{}/stdout-start", guest.dir("a")), "7\n").unwrap();
     assert_eq!(since(&guest, 40_000), "7\n");
+    std::fs::write(&boot_file, boot).unwrap();
 }
 
 #[test]
