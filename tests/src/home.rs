@@ -195,6 +195,35 @@ impl Home {
         pid
     }
 
+    /// The daemon that holds the lock; none where none does. It asks no daemon, so it is quick, and
+    /// tells also of one that answers nobody.
+    pub fn holder(&self) -> Option<Pid> {
+        let file = fs::File::open(self.banger_home().join("state/daemon.lock")).ok()?;
+        let free = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+        if free.is_ok() {
+            return None;
+        }
+        let holder: Value = serde_json::from_reader(file).ok()?;
+        Pid::from_raw(i32::try_from(holder["pid"].as_i64()?).ok()?)
+    }
+
+    /// Waits until a daemon runs and kills it with SIGKILL.
+    pub fn kill_next_daemon(&self) {
+        crate::until("a daemon runs", || {
+            self.holder()
+                .is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+        });
+    }
+
+    /// A greeted connection to the daemon, which is started where none runs.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn rpc(&self) -> crate::rpc::Rpc {
+        let _ = self.run(["daemon", "start"]).ok();
+        crate::rpc::Rpc::greet(&self.socket()).expect("a daemon")
+    }
+
     /// Everything below `BANGER_HOME`, with contents: to show that nothing has changed.
     /// The database's own files and the log are left out.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
