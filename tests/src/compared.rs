@@ -28,7 +28,7 @@ pub struct Expected {
 pub struct Progress {
     /// Which client, by the number it was started with.
     pub client: usize,
-    /// Bytes more, the lead not counted.
+    /// Bytes more, the lead not counted: 0 where all was lead.
     pub more: usize,
 }
 
@@ -166,14 +166,25 @@ fn compare(
 pub struct Told {
     progress: Receiver<Progress>,
     totals: Vec<usize>,
+    heard: Vec<bool>,
 }
 
 impl Told {
     /// For this many clients.
     pub fn new(clients: usize) -> (Sender<Progress>, Self) {
         let (sender, progress) = mpsc::channel();
-        let totals = vec![0; clients];
-        (sender, Self { progress, totals })
+        let told = Self {
+            progress,
+            totals: vec![0; clients],
+            heard: vec![false; clients],
+        };
+        (sender, told)
+    }
+
+    /// Whether each client has got anything by now, if only of the lead.
+    pub fn all_heard(&mut self) -> bool {
+        self.totals();
+        self.heard.iter().all(|heard| *heard)
     }
 
     /// Bytes that each client has got by now.
@@ -204,6 +215,9 @@ impl Told {
     fn add(&mut self, told: Progress) {
         if let Some(total) = self.totals.get_mut(told.client) {
             *total += told.more;
+        }
+        if let Some(heard) = self.heard.get_mut(told.client) {
+            *heard = true;
         }
     }
 }
