@@ -4,6 +4,7 @@ pub mod compared;
 pub mod home;
 pub mod random;
 pub mod rpc;
+pub mod schema;
 pub mod screen;
 pub mod sshd;
 pub mod stream;

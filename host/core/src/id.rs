@@ -48,12 +48,21 @@ fn is_id(text: &str) -> bool {
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+macro_rules! label {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        name!(
+            $(#[$doc])* $type, $what, is_label, NAME_RULE,
+            "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+        );
+    };
+}
+
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $what:literal, $check:ident, $rule:ident) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $check:ident, $rule:ident, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String")]
+        #[schemars(with = "String", extend("pattern" = $pattern))]
         pub struct $type(String);
 
         impl $type {
@@ -97,7 +106,7 @@ macro_rules! name {
 
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
-        name!($(#[$doc])* $type, $what, is_id, ID_RULE);
+        name!($(#[$doc])* $type, $what, is_id, ID_RULE, "^[0-9a-f]{12}$");
 
         impl $type {
             /// An id from six random bytes.
@@ -118,21 +127,21 @@ id!(
     SessionId,
     "session id"
 );
-name!(
+label!(
     /// A machine's name, unique among machines; also its hostname.
-    VmName, "VM name", is_label, NAME_RULE
+    VmName, "VM name"
 );
-name!(
+label!(
     /// A session's name, unique within its machine.
-    SessionName, "session name", is_label, NAME_RULE
+    SessionName, "session name"
 );
-name!(
+label!(
     /// An image's name.
-    ImageName, "image name", is_label, NAME_RULE
+    ImageName, "image name"
 );
-name!(
+label!(
     /// The name of a plugin, a backend or a workspace kind.
-    PluginName, "plugin name", is_label, NAME_RULE
+    PluginName, "plugin name"
 );
 
 #[cfg(test)]

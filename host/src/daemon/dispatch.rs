@@ -157,9 +157,14 @@ impl Daemon {
                 value(self.explained(&record, ended).await?)
             }
 
-            Call::SessionResize(_) | Call::Subscribe(_) => {
-                Err(Failure::new(Kind::Internal, "not there yet"))
+            Call::SessionResize(request) => {
+                let record = self.machines.find(&request.vm)?;
+                let done = self.sessions.resize(&record, &request).await;
+                self.explained(&record, done).await?;
+                value(Empty {})
             }
+
+            Call::Subscribe(request) => value(self.sessions.subscribe(&request, task).await?),
 
             Call::ImageBuild(request) => value(self.image_build(request, task).await?),
             Call::ImageListCall(Empty {}) => {

@@ -1,20 +1,51 @@
-# shellcheck shell=bash disable=SC2154,SC2015,SC2094,SC2317,SC2329
+# shellcheck shell=bash disable=SC2034,SC2154,SC2015,SC2094,SC2317,SC2329
 # The part of a supervisor that every backend has. The backend's own part follows, with the function
 # `monitor`, and calls the function that $1 names:
-#   monitor  waits for the program; started by the launch, detached
-#   program  what the monitor starts: prepares itself, then becomes the program. It tells on fd 5
-#            why it could not; a successful exec closes that
+#   monitor    waits for the program; started by the launch, detached
+#   program    what the monitor starts: prepares itself, then becomes the program. It tells on fd 5
+#              why it could not; a successful exec closes that
+#   keep_logs  see keeper.sh
 set -u
 banger__role=$1 dir=$2 kind=$3 mask=$4 cwd=$5
 
-# $1: a file's name, $2: its content. Written whole or not at all.
+# Writes files of the session's directory: $1 is a name, $2 its content, and so on. Each is written
+# whole or not at all, in this order. Whoever watches is told of a new status.
 put() {
-    printf '%s\n' "$2" >"$dir/.$1.new" && mv -T -f -- "$dir/.$1.new" "$dir/$1"
+    local LC_ALL=C new=() changed=
+    while [[ $# -ge 2 ]]; do
+        put_aside "$1" "$2" || return 1
+        new+=("$dir/.put/$1")
+        [[ $1 != status ]] || changed=1
+        shift 2
+    done
+    mv -f -t "$dir" -- "${new[@]}"
+    local code=$?
+    [[ -z $changed ]] || announce
+    return "$code"
+}
+
+# On a full disk it writes over one of the files that the launch has laid up for that: in place, which
+# takes no space.
+put_aside() {
+    local spare
+    { printf '%s\n' "$2" >"$dir/.put/$1"; } 2>/dev/null && return
+    for spare in "$dir"/.put/.spare.*; do
+        { printf '%s\n' "$2" 1<>"$spare" && truncate -s "$((${#2} + 1))" -- "$spare" &&
+            mv -T -f -- "$spare" "$dir/.put/$1"; } 2>/dev/null && return
+    done
+    return 1
+}
+
+# Tells whoever watches that the session's state has changed. A supervisor that is killed tells
+# nothing.
+announce() {
+    read_value "$dir/backend" 64 || return
+    { printf '%s\n' "${dir##*/}" >>"${dir%/*}/.changes-${value//\//}"; } 2>/dev/null
 }
 
 put_time() {
-    local digits=${EPOCHREALTIME//[!0-9]/}
-    put "$1" "${digits%???}"
+    epoch_ms
+    put "$1" "$epoch"
 }
 
 # Closes all but the standard streams, bash's own script and what the arguments name.
@@ -76,6 +107,9 @@ is_bare_script() {
 program() {
     started_of "$$" && put pid "$$ $started" || give_up "the state directory cannot be written"
     close_other_fds 5
+    # The program's PATH may lack these.
+    hash env nice 2>/dev/null
+    local banger__env=${BASH_CMDS[env]-env} banger__nice=${BASH_CMDS[nice]-nice}
     local banger__path banger__pair banger__command=() banger__environment=() banger__special=()
     mapfile -d '' -t banger__command <"$dir/command"
     mapfile -d '' -t banger__environment <"$dir/environment"
@@ -100,7 +134,7 @@ program() {
     fi
     if [[ ${#banger__special[@]} -gt 0 ]]; then
         # `nice -n 0` changes nothing; without it, a program with a `=` in its path would be a variable.
-        banger__command=(env "${banger__special[@]}" nice -n 0 -- "$banger__path" "${banger__command[@]:1}")
+        banger__command=("$banger__env" "${banger__special[@]}" "$banger__nice" -n 0 -- "$banger__path" "${banger__command[@]:1}")
     fi
     # The group makes bash keep its copy of the notice under a number that exec closes. Where exec
     # succeeds the monitor reads the end of file; where it fails we have it back.

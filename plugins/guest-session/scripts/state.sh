@@ -1,13 +1,23 @@
 # shellcheck shell=bash disable=SC2034
 # Reads a session's state directory. Nothing in it is trusted: a damaged file reads as a missing
 # one. These functions answer in variables, so that asking costs no process.
+boot_now=
 
-# $1: a file, $2: how many characters at most. Sets `value`, without the newline at its end.
+# $1: a file, $2: how many characters at most. Sets `value`, without the newline at its end. Neither
+# a pipe, which would block, nor a link, which leads out of the directory, is read.
 read_value() {
     value=
-    [[ -f $1 ]] || return 1
+    [[ -f $1 && ! -L $1 ]] || return 1
     { IFS= read -r -d '' -n "$2" value; } 2>/dev/null <"$1"
     value=${value%$'\n'}
+}
+
+# Sets `number` to what a file holds where that is a plain number, else to nothing.
+read_number() {
+    number=
+    if read_value "$1" 24 && [[ $value =~ ^(0|[1-9][0-9]{0,17})$ ]]; then
+        number=$value
+    fi
 }
 
 # $1: a process id. Sets `started` to when it began, in ticks since the boot; fails where there
@@ -35,10 +45,11 @@ lives() {
 
 # $1: the state directory. Succeeds where its process ids are of this boot.
 same_boot() {
-    local boot
-    read_value /proc/sys/kernel/random/boot_id 64
-    boot=$value
-    read_value "$1/boot-id" 64 && [[ -n $boot && $value == "$boot" ]]
+    if [[ -z $boot_now ]]; then
+        read_value /proc/sys/kernel/random/boot_id 64
+        boot_now=$value
+    fi
+    read_value "$1/boot-id" 64 && [[ -n $boot_now && $value == "$boot_now" ]]
 }
 
 # Sets `now` to milliseconds since the boot. The time of day may jump, above all after a saved
@@ -47,6 +58,19 @@ now_ms() {
     local up
     read -r up _ </proc/uptime
     now=${up/./}0
+}
+
+# Sets `epoch` to milliseconds since 1970.
+epoch_ms() {
+    local digits=${EPOCHREALTIME//[!0-9]/}
+    epoch=${digits%???}
+}
+
+# $1: a process, $2: one of its file descriptors. Sets `position` to how far it has come in that file.
+position_of() {
+    position=
+    { read -r _ position; } 2>/dev/null <"/proc/$1/fdinfo/$2"
+    [[ $position =~ ^[0-9]+$ ]]
 }
 
 # $1: an exit code, $2: a sentence for a person.

@@ -85,12 +85,7 @@ fn report(fields: &[&[u8]]) -> Option<Report> {
         return None;
     };
     let id = std::str::from_utf8(id).ok()?;
-    if id.is_empty()
-        || id.len() > 32
-        || !id
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    {
+    if !crate::is_id(id) {
         return None;
     }
     let state = match state {

@@ -9,6 +9,9 @@ macro_rules! body {
     };
 }
 
+/// What every supervisor's script begins with: the role `keep_logs`.
+const KEEPER: &str = body!("keeper.sh");
+
 /// The most that the guest may take for what should be done at once, in milliseconds.
 pub const PROMPT_MS: u32 = 60_000;
 
@@ -45,7 +48,7 @@ impl Log {
 pub struct Launch<'a> {
     /// The backend's name.
     pub backend: &'static str,
-    /// The text that stays in the guest as the session's `script`.
+    /// The text that stays in the guest as the session's `script`, after the log keeper's.
     pub supervisor: &'static str,
     pub state_root: &'a str,
     pub id: &'a str,
@@ -94,7 +97,7 @@ pub fn launch(request: &Launch<'_>) -> Result<Script, Refusal> {
         environment.extend_from_slice(value);
         environment.push(0);
     }
-    Ok(Script::new(body!("state.sh", "launch.sh"))
+    Ok(Script::new(body!("state.sh", "tell.sh", "launch.sh"))
         .arg(request.state_root.trim_end_matches('/'))
         .arg(request.id)
         .arg(request.kind)
@@ -103,10 +106,11 @@ pub fn launch(request: &Launch<'_>) -> Result<Script, Refusal> {
         .number(request.columns.into())
         .number(request.rows.into())
         .number(request.log_limit)
-        .number(request.supervisor.len() as u64)
+        .number((KEEPER.len() + request.supervisor.len()) as u64)
         .number(command.len() as u64)
         .number(environment.len() as u64)
         .number(request.host_record.len() as u64)
+        .stdin(KEEPER.as_bytes())
         .stdin(request.supervisor.as_bytes())
         .stdin(&command)
         .stdin(&environment)
@@ -117,12 +121,27 @@ pub fn launch(request: &Launch<'_>) -> Result<Script, Refusal> {
 /// Tells of a backend's sessions; [`crate::report`] reads what it prints.
 pub fn inspect(state_root: &str, backend: &'static str, ids: &[String]) -> Script {
     ids.iter().fold(
-        Script::new(body!("state.sh", "inspect.sh"))
+        Script::new(body!("state.sh", "tell.sh", "inspect.sh"))
             .arg(state_root.trim_end_matches('/'))
             .arg(backend)
             .timeout_ms(PROMPT_MS),
         |script, id| script.arg(id.as_str()),
     )
+}
+
+/// Prints a backend's host records; [`crate::records`] reads them.
+pub fn host_records(state_root: &str, backend: &'static str) -> Script {
+    Script::new(body!("state.sh", "host-records.sh"))
+        .arg(state_root.trim_end_matches('/'))
+        .arg(backend)
+        .timeout_ms(PROMPT_MS)
+}
+
+/// Tells of each change of state of a backend's sessions.
+pub fn watch(state_root: &str, backend: &'static str) -> Script {
+    Script::new(body!("readers.sh", "watch.sh"))
+        .arg(state_root.trim_end_matches('/'))
+        .arg(backend)
 }
 
 /// Sends a signal to the session's process group.
@@ -143,7 +162,7 @@ pub fn stop(dir: &str, grace_ms: u32) -> Script {
 
 /// Prints a log from an offset on.
 pub fn attach_output(dir: &str, log: Log, offset: u64, until: Until) -> Script {
-    Script::new(body!("state.sh", "attach-output.sh"))
+    Script::new(body!("state.sh", "readers.sh", "attach-output.sh"))
         .arg(dir)
         .arg(log.file_name())
         // Bash counts in 64 bits with a sign.
@@ -156,10 +175,20 @@ pub fn attach_output(dir: &str, log: Log, offset: u64, until: Until) -> Script {
 
 /// Prints the last lines of a log.
 pub fn tail(dir: &str, log: Log, lines: u64) -> Script {
-    Script::new(body!("state.sh", "tail.sh"))
+    Script::new(body!("state.sh", "readers.sh", "tail.sh"))
         .arg(dir)
         .arg(log.file_name())
         .number(lines)
+}
+
+/// Prints where in a log begins what was written in the last `age_ms` milliseconds.
+pub fn offset_since(dir: &str, log: Log, age_ms: u64) -> Script {
+    Script::new(body!("state.sh", "offset-since.sh"))
+        .arg(dir)
+        .arg(log.file_name())
+        // Bash counts in 64 bits with a sign.
+        .number(age_ms.min(i64::MAX as u64))
+        .timeout_ms(PROMPT_MS)
 }
 
 /// Removes the session's directory.

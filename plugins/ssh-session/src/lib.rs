@@ -9,7 +9,7 @@ mod scripts;
 
 use banger_guest_session::report::{self, Report, State};
 use banger_guest_session::scripts::{self as shared, Launch, Log, Until};
-use banger_guest_session::{signals, state_dir};
+use banger_guest_session::{check_writer, records, signals, state_dir};
 use contract::{
     BackendInfo, Guest, Info, LaunchRequest, Metadata, Output, OutputStream, Refusal, Script,
     Session, SessionPaths, SessionState, Snapshot, StdinKind,
@@ -41,7 +41,7 @@ impl Guest for Plugin {
         BackendInfo {
             name: NAME.to_owned(),
             stdin_kinds: vec![StdinKind::None, StdinKind::Pipe],
-            needs: ["bash", "setsid", "flock", "timeout", "dd", "tail", "stat"]
+            needs: ["bash", "setsid", "flock", "fallocate", "dd", "tail", "stat"]
                 .map(str::to_owned)
                 .to_vec(),
         }
@@ -107,16 +107,16 @@ impl Guest for Plugin {
         Ok(reports.into_iter().map(snapshot).collect())
     }
 
-    fn host_records(_: String) -> Script {
-        banger_plugin::Script::new("exit 3").into()
+    fn host_records(state_root: String) -> Script {
+        shared::host_records(&state_root, NAME).into()
     }
 
-    fn read_host_records(_: Output) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
-        Err(banger_plugin::Refusal::new("not there yet").into())
+    fn read_host_records(output: Output) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
+        records::read(output.exit_code, &output.stdout, &output.stderr).map_err(Into::into)
     }
 
-    fn watch(_: String) -> Script {
-        banger_plugin::Script::new("exit 3").into()
+    fn watch(state_root: String) -> Script {
+        shared::watch(&state_root, NAME).into()
     }
 
     fn signal(session: Session, signal: String) -> Result<Script, Refusal> {
@@ -128,14 +128,15 @@ impl Guest for Plugin {
         Ok(shared::stop(&dir(&session), grace_ms).into())
     }
 
-    fn attach_input(session: Session, _writer: String) -> Result<Script, Refusal> {
+    fn attach_input(session: Session, writer: String) -> Result<Script, Refusal> {
         takes_input(&session)?;
-        Ok(scripts::attach_input(&dir(&session)).into())
+        check_writer(&writer)?;
+        Ok(scripts::attach_input(&dir(&session), &writer).into())
     }
 
-    fn close_input(session: Session, _timeout_ms: u32) -> Result<Script, Refusal> {
+    fn close_input(session: Session, timeout_ms: u32) -> Result<Script, Refusal> {
         takes_input(&session)?;
-        Err(banger_plugin::Refusal::new("not there yet").into())
+        Ok(scripts::close_input(&dir(&session), timeout_ms).into())
     }
 
     fn attach_output(
@@ -156,8 +157,12 @@ impl Guest for Plugin {
         Ok(shared::tail(&dir(&session), log(which), lines).into())
     }
 
-    fn offset_since(_: Session, _: OutputStream, _: u64) -> Result<Script, Refusal> {
-        Err(banger_plugin::Refusal::new("not there yet").into())
+    fn offset_since(
+        session: Session,
+        which: OutputStream,
+        age_ms: u64,
+    ) -> Result<Script, Refusal> {
+        Ok(shared::offset_since(&dir(&session), log(which), age_ms).into())
     }
 
     fn send(session: Session, timeout_ms: u32) -> Result<Script, Refusal> {

@@ -22,9 +22,19 @@ pub fn no_terminal() -> Refusal {
         .hint("use the backend `tmux`, or launch it with a pipe as its stdin")
 }
 
-/// Copies stdin to the session's input.
-pub fn attach_input(dir: &str) -> Script {
-    Script::new(body!("state.sh"; "input.sh", "attach-input.sh")).arg(dir)
+/// Copies stdin to the session's input, as one of its writers.
+pub fn attach_input(dir: &str, writer: &str) -> Script {
+    Script::new(body!("state.sh"; "input.sh", "attach-input.sh"))
+        .arg(dir)
+        .arg(writer)
+}
+
+/// Closes the session's input.
+pub fn close_input(dir: &str, timeout_ms: u32) -> Script {
+    Script::new(body!("state.sh"; "input.sh", "close-input.sh"))
+        .arg(dir)
+        .number(timeout_ms.into())
+        .timeout_ms(timeout_ms.saturating_add(PROMPT_MS))
 }
 
 /// Writes the rest of stdin to the session's input in one piece.

@@ -338,7 +338,7 @@ fn a_launch_that_is_cut_short_leaves_nothing() {
     let guest = Guest::new();
     let script = Plugin::launch(guest.request("a", &[b"true"], &[])).unwrap();
     let cut = &script.stdin[..script.stdin.len() - 1];
-    assert_eq!(exit_code(&run(&script.body, &script.args, cut)), 1);
+    assert_eq!(exit_code(&run(&script.body, &script.args, cut)), 6);
     assert!(guest.inspect().is_empty());
 }
 
@@ -393,7 +393,7 @@ fn a_payload_that_was_cut_short_is_not_written() {
     let guest = Guest::new();
     guest.launched("a", &[b"cat"]);
     let cut = guest.send_stream("a", 5000, b"half of a mess");
-    assert_eq!(exit_code(&cut), 1);
+    assert_eq!(exit_code(&cut), 6);
     assert!(String::from_utf8_lossy(&cut.stderr).contains("cut short"));
     assert!(guest.send("a", 5000, b"whole\n").status.success());
     eventually("the whole message", || {
@@ -474,7 +474,7 @@ fn any_bytes_are_read_or_refused() {
         }));
     };
     proptest!(|(bytes in prop::collection::vec(any::<u8>(), 0..200))| read(bytes));
-    let good = b"banger-sessions-1\0a\0running\x001\0\x001\0\x000\x000\x00\0\0end\0".to_vec();
+    let good = b"banger-sessions-1\0a\0running\x001\0\x001\0\x000\x000\x000\x000\x00\0\0end\0".to_vec();
     assert_eq!(
         Plugin::read_inspect(Output {
             exit_code: 0,

@@ -63,6 +63,7 @@ pub struct SessionStart {
     /// Name or id of the machine.
     pub vm: String,
     /// Program and arguments, byte for byte; at least one.
+    #[schemars(length(min = 1))]
     pub command: Vec<ByteString>,
     /// Its name; made from the program's where absent.
     #[serde(default)]
@@ -185,6 +186,7 @@ pub struct SessionAttach {
     /// that comes back under its name takes its own place, and learns what of its input was
     /// taken. Made up where absent.
     #[serde(default)]
+    #[schemars(extend("pattern" = "^[a-z0-9]{1,32}$"))]
     pub writer: Option<String>,
     /// Show the session on a terminal, for [`StdinKind::Tty`]: what comes as standard output
     /// draws it. Offsets mean nothing then.
@@ -206,6 +208,7 @@ pub struct AttachTerminal {
     /// Its size now; frames tell of later ones.
     pub size: TerminalSize,
     /// Its type, as in `TERM`: 1 to 64 letters, digits and `+-._`.
+    #[schemars(extend("pattern" = "^[A-Za-z0-9+._-]{1,64}$"))]
     pub term: String,
 }
 
