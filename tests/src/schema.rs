@@ -27,7 +27,11 @@ impl Schema {
     /// The names of all methods.
     pub fn methods(&self) -> Vec<&str> {
         let methods = self.0["methods"].as_object();
-        methods.into_iter().flatten().map(|(name, _)| &**name).collect()
+        methods
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| &**name)
+            .collect()
     }
 
     /// Checks a whole message, in either direction.
@@ -185,8 +189,7 @@ mod tests {
     fn what_is_malformed_is_refused() {
         let schema = Schema::read().expect("a schema");
         let request = |params: Value| {
-            let message =
-                json!({"jsonrpc": "2.0", "id": 1, "method": "guest.session.start", "params": params});
+            let message = json!({"jsonrpc": "2.0", "id": 1, "method": "guest.session.start", "params": params});
             schema.check_message(&message)
         };
         request(json!({"vm": "a", "command": ["x", {"base64": "/w=="}]})).expect("good");
