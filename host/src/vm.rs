@@ -6,6 +6,7 @@
 use crate::dirs::Dirs;
 use crate::image::{self, ImageStore};
 use crate::machine::qemu::DRAFT_PREFIX;
+use crate::machine::work_disk::WorkDisk;
 use crate::machine::{MachineSpec, QemuMachine, Seed, Status, accelerator};
 use crate::ssh::{
     HostKey, HostKeyPolicy, Identity, KeyPair, Remote, SshError, Target, scan_host_key,
@@ -29,10 +30,14 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(60);
 const ADOPT_LIMIT: Duration = Duration::from_secs(15);
 /// How long a guest may take to power off.
 pub const STOP_GRACE: Duration = Duration::from_secs(20);
+/// How long whoever wants to read a stopped machine's disk waits for others who do.
+const DISK_LIMIT: Duration = Duration::from_secs(2);
 /// A machine's own copy of its record.
 const RECORD: &str = "record.json";
 /// The user that banger is in its own machines.
 const USER: &str = "root";
+/// Its home there, which is where the work disk is mounted.
+const HOME: &str = "/root";
 
 /// A machine that can be talked to. Cheap to clone.
 #[derive(Clone)]
@@ -46,10 +51,22 @@ pub struct Guest {
 impl Guest {
     /// Where sessions have their directories.
     pub fn state_root(&self) -> Result<GuestPath, Failure> {
-        self.home
-            .join(".local/state/banger/sessions")
-            .map_err(|error| Failure::from_error(Kind::Guest, &error))
+        state_root(&self.home)
     }
+}
+
+/// The disk of a machine that is stopped, in place of a [`Guest`].
+#[derive(Clone)]
+pub struct StoppedGuest {
+    /// What the user's home holds.
+    pub disk: WorkDisk,
+    /// Where sessions have their directories.
+    pub state_root: GuestPath,
+}
+
+fn state_root(home: &GuestPath) -> Result<GuestPath, Failure> {
+    home.join(".local/state/banger/sessions")
+        .map_err(|error| Failure::from_error(Kind::Guest, &error))
 }
 
 /// All machines of this user.
@@ -428,7 +445,7 @@ impl Machines {
                 identity,
                 host_key: HostKeyPolicy::Pinned(parse_key(&record.host_key)?),
             }),
-            home: home("/root")?,
+            home: home(HOME)?,
         })
     }
 
@@ -454,6 +471,36 @@ impl Machines {
         };
         self.remember_guest(&record.id, guest.clone());
         Ok(guest)
+    }
+
+    /// A stopped machine's disk, to read what it left. The machine may be started meanwhile: what
+    /// is read after that fails, and is to be asked of the guest.
+    ///
+    /// # Errors
+    /// Kind `Conflict` where it runs, or is being started or stopped; for an adopted host.
+    pub async fn stopped_guest(&self, record: &VmRecord) -> Result<StoppedGuest, Failure> {
+        if record.adopted.is_some() {
+            return Err(adopted(record, "read the disk of"));
+        }
+        let lock = self.lock(&record.id);
+        let busy = |what| {
+            Failure::new(
+                Kind::Conflict,
+                format!("the VM `{}` {what}: its disk can't be read", record.name),
+            )
+        };
+        let Ok(_one_at_a_time) = tokio::time::timeout(DISK_LIMIT, lock.lock()).await else {
+            return Err(busy("is being started or stopped").hint("ask again"));
+        };
+        let machine = self.qemu(&record.id)?;
+        if !machine.is_off().await? {
+            return Err(busy("runs"));
+        }
+        let home = home(HOME)?;
+        Ok(StoppedGuest {
+            state_root: state_root(&home)?,
+            disk: WorkDisk::open(&machine.work_disk(), home).await?,
+        })
     }
 
     async fn adopted_guest(&self, host: &AdoptedRecord, key: &str) -> Result<Guest, Failure> {

@@ -11,6 +11,7 @@ mod qemu_command;
 mod qmp;
 mod seed;
 pub mod tool;
+pub mod work_disk;
 
 use std::path::PathBuf;
 

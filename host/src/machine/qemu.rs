@@ -183,6 +183,20 @@ impl QemuMachine {
         self.dir.join(CONSOLE_LOG)
     }
 
+    /// The disk that the guest has at `/root`.
+    #[must_use]
+    pub fn work_disk(&self) -> PathBuf {
+        self.dir.join(WORK_DISK)
+    }
+
+    /// Whether no QEMU runs it: also none that an interrupted start left, unlike [`Self::status`].
+    ///
+    /// # Errors
+    /// [`MachineError::Description`] when `run.json` is damaged.
+    pub async fn is_off(&self) -> Result<bool, MachineError> {
+        Ok(self.process().await?.is_none())
+    }
+
     /// Starts QEMU and returns once the guest's processors run, long before sshd answers.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ pub use session_backend::{
     BackendInfo, Follow, HOST_RECORD_LIMIT, LaunchRequest, Role, Session, SessionBackend,
     SessionPaths,
 };
+pub(crate) use snapshot::{SNAPSHOTS_LIMIT, TIME_LIMIT_MS};
 pub use workspace::{
     Existing, LayOverRequest, ReceiveRequest, Transport, Workspace, WorkspaceInfo,
 };

@@ -9,11 +9,11 @@ use banger_core::{ByteString, SessionId};
 use std::collections::HashSet;
 
 /// Sessions that one `inspect` may tell of.
-pub(super) const SNAPSHOTS_LIMIT: usize = 4096;
+pub(crate) const SNAPSHOTS_LIMIT: usize = 4096;
 /// The length of a session's last error, in bytes.
 const LAST_ERROR_LIMIT: usize = 64 << 10;
 /// The last millisecond of the year 9999.
-const TIME_LIMIT_MS: u64 = 253_402_300_799_999;
+pub(crate) const TIME_LIMIT_MS: u64 = 253_402_300_799_999;
 
 /// The sessions that a backend told of, where it was asked for those.
 pub fn check(snapshots: Vec<wit::Snapshot>, asked: &[SessionId]) -> Result<Vec<Snapshot>, String> {

@@ -4,7 +4,6 @@
 //! as its host record; whoever can write there may have changed it, so it is read as anything else
 //! that a guest says.
 
-use super::stopped::state_root_of_stopped;
 use super::{Sessions, starting};
 use crate::guest_script;
 use crate::plugin::{self, HOST_RECORD_LIMIT, SessionBackend};
@@ -12,7 +11,7 @@ use crate::store::{StoreError, VmRecord};
 use crate::vm::Guest;
 use banger_core::protocol::session::Session;
 use banger_core::session::StdinKind;
-use banger_core::{ByteString, Failure, GuestPath, SessionId, SessionName, VmId};
+use banger_core::{ByteString, Failure, GuestPath, Kind, SessionId, SessionName, VmId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -66,11 +65,19 @@ impl Sessions {
     /// machine while the daemon lives, since what is started later goes through it.
     ///
     /// # Errors
-    /// Where the guest can't be asked.
+    /// Where the guest can't be reached now. One that answers, and can't tell, has none.
     pub(super) async fn discover(&self, vm: &VmRecord) -> Result<(), Failure> {
-        if !self.discovered.contains(&vm.id) {
-            self.ask_for_sessions(vm).await?;
-            self.discovered.insert(&vm.id);
+        if self.discovered.contains(&vm.id) {
+            return Ok(());
+        }
+        match self.ask_for_sessions(vm).await {
+            Ok(()) => self.discovered.insert(&vm.id),
+            Err(failure) if matches!(failure.kind, Kind::Unreachable | Kind::Conflict) => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                tracing::warn!(vm = %vm.name, error = %failure, "sessions can't be looked for");
+            }
         }
         Ok(())
     }
@@ -82,7 +89,7 @@ impl Sessions {
         };
         let state_root = match &guest {
             Some(guest) => guest.state_root()?,
-            None => state_root_of_stopped()?,
+            None => self.machines.stopped_guest(vm).await?.state_root,
         };
         for backend in self.registry.session_backends() {
             let records = match &guest {
@@ -133,10 +140,11 @@ impl Sessions {
         match self.store.insert_session(&session) {
             Err(StoreError::Taken { .. }) => {
                 // Another has taken the name meanwhile.
-                session.name =
-                    session.id.as_str().parse().map_err(|error| {
-                        Failure::from_error(banger_core::Kind::Internal, &error)
-                    })?;
+                session.name = session
+                    .id
+                    .as_str()
+                    .parse()
+                    .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
                 match self.store.insert_session(&session) {
                     Ok(()) | Err(StoreError::Taken { .. }) => {}
                     Err(error) => return Err(error.into()),

@@ -30,7 +30,7 @@ impl Sessions {
         check(request)?;
         let session = self.get(vm, &request.session).await?;
         if !self.machines.is_running(vm).await? {
-            return self.logs_of_stopped(vm, session, request).await;
+            return self.logs_of_stopped(vm, &session, request).await;
         }
         let open = self.open_session(vm, session).await?;
         let streams = streams(&open.session, request.stream);

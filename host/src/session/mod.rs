@@ -12,7 +12,7 @@ mod logs;
 pub mod preflight;
 pub mod relay;
 mod send;
-mod stopped;
+pub mod stopped;
 mod wait;
 mod watch;
 mod writer;
@@ -186,14 +186,16 @@ impl Sessions {
             let Ok(backend) = self.registry.session_backend(name) else {
                 continue;
             };
-            let ids: Vec<SessionId> = open
-                .iter()
-                .filter(|one| one.backend == name)
-                .map(|one| one.id.clone())
-                .collect();
+            let of_backend = open.iter().filter(|one| one.backend == name);
             let snapshots = match &guest {
-                Some(guest) => inspect(&backend, guest, &ids).await?,
-                None => self.snapshots_of_stopped(vm, &backend, &ids).await?,
+                Some(guest) => {
+                    let ids: Vec<SessionId> = of_backend.map(|one| one.id.clone()).collect();
+                    inspect(&backend, guest, &ids).await?
+                }
+                None => {
+                    let of_backend: Vec<&Session> = of_backend.copied().collect();
+                    self.snapshots_of_stopped(vm, &backend, &of_backend).await?
+                }
             };
             asked.insert(name);
             seen.extend(snapshots.into_iter().map(|one| (one.id.clone(), one)));

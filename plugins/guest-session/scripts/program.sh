@@ -105,7 +105,7 @@ is_bare_script() {
 }
 
 program() {
-    started_of "$$" && put pid "$$ $started" || give_up "the state directory cannot be written"
+    started_of "$BASHPID" && put pid "$BASHPID $started" || give_up "the state directory cannot be written"
     close_other_fds 5
     # The program's PATH may lack these.
     hash env nice 2>/dev/null

@@ -12,7 +12,8 @@ nap() {
 }
 
 # Whether anything of the group runs. The number of a group that has members is not given away,
-# so while they are of the session of the same number, it is the one that was started.
+# so while they are of the session of the same number, or of the supervisor's where that has the
+# program's terminal, it is the one that was started.
 group_lives() {
     local stat fields
     kill -0 -- "-$group" 2>/dev/null || return 1
@@ -21,7 +22,7 @@ group_lives() {
         { IFS= read -r -d '' fields; } 2>/dev/null <"$stat"
         [[ -n $fields ]] || continue
         read -r -a fields <<<"${fields##*) }"
-        [[ ${fields[0]} != [ZXx] && ${fields[2]:-} == "$group" && ${fields[3]:-} == "$group" ]] && return 0
+        [[ ${fields[0]} != [ZXx] && ${fields[2]:-} == "$group" && ${fields[3]:-} =~ ^($group|$monitor)$ ]] && return 0
     done
     return 1
 }
@@ -39,6 +40,8 @@ await_group() {
 }
 
 same_boot "$dir" || exit 0
+lives "$dir/monitor-pid"
+monitor=${pid:-none}
 if lives "$dir/pid"; then
     group=$pid
     kill -s TERM -- "-$group" 2>/dev/null

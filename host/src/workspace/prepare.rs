@@ -1,76 +1,29 @@
-//! Working copies: into the guest, and the work back out.
-//!
-//! The host reads the user's repository and carries bytes; what happens in the guest is the
-//! workspace plugin's.
+//! A repository on its way into a guest.
 
+use super::meter::Meter;
+use super::{KIND, Workspaces, guest_path};
 use crate::guest_script::{self, EndMark, ErrorTail};
-use crate::plugin::{Existing, LayOverRequest, ReceiveRequest, Registry, Transport};
+use crate::plugin::{Existing, LayOverRequest, ReceiveRequest, Transport};
 use crate::repository::{Differences, Repository};
-use crate::ssh::{Bytes, Process, ProcessEvent, ProcessInput};
-use crate::store::{Store, VmRecord};
-use crate::stream::Streams;
+use crate::ssh::{Bytes, Process, ProcessEvent};
+use crate::store::VmRecord;
 use crate::task::{Task, now_ms};
-use crate::vm::{Guest, Machines};
-use banger_core::frame::Frame;
-use banger_core::protocol::workspace::{
-    DEFAULT_GUEST_PATH, Export, ExportReply, Prepare, PrepareMode, Prepared,
-};
+use crate::vm::Guest;
+use banger_core::protocol::workspace::{Prepare, PrepareMode, Prepared};
 use banger_core::workspace::Source;
-use banger_core::{ByteString, Failure, GuestPath, Kind, Script};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use banger_core::{ByteString, Failure, Kind, Script};
+use std::os::unix::ffi::OsStrExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-/// The kind of working copy that is made.
-const KIND: &str = "git";
 /// Commits of history that the default mode brings.
 const SHALLOW_DEPTH: u32 = 50;
 /// Bytes carried at once.
 const CHUNK: usize = 64 << 10;
 /// Pieces of a tar archive that may wait for the network.
 const PIECES: usize = 16;
-/// How often a running transfer is reported.
-const REPORT_EVERY: Duration = Duration::from_millis(200);
-
-/// Brings repositories in and work out.
-pub struct Workspaces {
-    machines: Arc<Machines>,
-    store: Arc<Store>,
-    registry: Arc<Registry>,
-    streams: Streams,
-}
 
 impl Workspaces {
-    /// Working copies in these machines.
-    pub fn new(
-        machines: Arc<Machines>,
-        store: Arc<Store>,
-        registry: Arc<Registry>,
-        streams: Streams,
-    ) -> Self {
-        Self {
-            machines,
-            store,
-            registry,
-            streams,
-        }
-    }
-
-    /// The user's repository, before anything is made for it: what can't work is said early.
-    ///
-    /// # Errors
-    /// Where no plugin makes such working copies, or the path is no repository with a commit.
-    pub async fn examine(&self, path: &ByteString) -> Result<(Repository, Source), Failure> {
-        self.registry.workspace(KIND)?;
-        let path = PathBuf::from(std::ffi::OsString::from_vec(path.0.clone()));
-        let repository = Repository::find(&path).await?;
-        let source = repository.source().await?;
-        Ok((repository, source))
-    }
-
     /// Puts a repository into a guest.
     ///
     /// # Errors
@@ -170,133 +123,6 @@ impl Workspaces {
             prepared_at_ms: now_ms(),
             notes,
         })
-    }
-
-    /// Describes the work in a guest and opens a stream with its patch.
-    ///
-    /// # Errors
-    /// Where there is no working copy, or the base is no commit of it.
-    pub async fn export(
-        &self,
-        vm: &VmRecord,
-        request: &Export,
-        task: &Task,
-    ) -> Result<ExportReply, Failure> {
-        let guest = self.machines.guest(vm).await?;
-        match task
-            .until_cancelled(self.export_from(&guest, request))
-            .await
-        {
-            Ok(reply) => Ok(reply),
-            Err(failure) => Err(self.machines.explain(vm, failure).await),
-        }
-    }
-
-    async fn export_from(&self, guest: &Guest, request: &Export) -> Result<ExportReply, Failure> {
-        let plugin = self.registry.workspace(KIND)?;
-        let path = guest_path(guest, request.guest_path.as_ref())?;
-        let inspect = plugin
-            .inspect(&path, request.base_commit.as_deref())
-            .map_err(|error| wrong_base(error.into()))?;
-        let output = guest_script::run(&guest.remote, &inspect).await?;
-        let status = plugin
-            .read_inspect(&output)
-            .map_err(|error| wrong_base(error.into()))?;
-
-        let script = plugin.export_patch(&path, &status.base)?;
-        let mut process = guest_script::start(&guest.remote, &script).await?;
-        process.stdin().write_all(script.stdin.into()).await?;
-        process.stdin().close().await?;
-        let patch = self.streams.open(move |mut connection| async move {
-            let mut errors = ErrorTail::default();
-            let end = loop {
-                match process.output().next().await {
-                    Some(ProcessEvent::Stdout(bytes)) => {
-                        if connection.writer.write(Frame::Stdout(bytes)).await.is_err() {
-                            return;
-                        }
-                    }
-                    Some(ProcessEvent::Stderr(bytes)) => errors.push(&bytes),
-                    Some(ProcessEvent::Exit(exit)) => match guest_script::exit_code(exit) {
-                        Ok(0) => break Ok(0),
-                        Ok(code) => break Err(errors.failure(code, "exporting")),
-                        Err(failure) => break Err(failure),
-                    },
-                    None => return,
-                }
-            };
-            connection.writer.finish(end).await;
-        });
-        Ok(ExportReply {
-            base_ref: request.base_commit.clone().unwrap_or_else(|| "HEAD".into()),
-            base_commit: status.base,
-            head_commit: status.head,
-            branch: status.branch,
-            commits: status.commits,
-            changes: status.changes,
-            patch,
-        })
-    }
-}
-
-/// Tells where to look, where the plugin has not.
-fn wrong_base(failure: Failure) -> Failure {
-    if failure.kind == Kind::Invalid && failure.hint.is_empty() {
-        failure.hint("--guest-path must name a working copy there, --base-commit a commit of it")
-    } else {
-        failure
-    }
-}
-
-/// Where in the guest: what was asked for, else `repo` in the home.
-fn guest_path(guest: &Guest, asked: Option<&GuestPath>) -> Result<GuestPath, Failure> {
-    match asked {
-        Some(path) => Ok(path.clone()),
-        None => {
-            let name = DEFAULT_GUEST_PATH.rsplit('/').next().unwrap_or_default();
-            guest
-                .home
-                .join(name)
-                .map_err(|error| Failure::from_error(Kind::Internal, &error))
-        }
-    }
-}
-
-/// Counts what is sent, and tells now and then.
-struct Meter<'a> {
-    task: &'a Task,
-    label: &'static str,
-    bytes: u64,
-    began: Instant,
-    told: Option<Instant>,
-}
-
-impl<'a> Meter<'a> {
-    fn new(task: &'a Task, label: &'static str) -> Self {
-        Self {
-            task,
-            label,
-            bytes: 0,
-            began: Instant::now(),
-            told: None,
-        }
-    }
-
-    async fn send(&mut self, input: &mut ProcessInput, bytes: Bytes) -> Result<(), Failure> {
-        self.bytes += bytes.len() as u64;
-        input.write_all(bytes).await?;
-        if self.told.is_none_or(|told| told.elapsed() >= REPORT_EVERY) {
-            self.told = Some(Instant::now());
-            let seconds = self.began.elapsed().as_secs_f64().max(0.001);
-            let rate = self.bytes as f64 / seconds / f64::from(1 << 20);
-            self.task.progress_of(
-                "workspace",
-                format!("{}, {rate:.1} MiB/s", self.label),
-                self.bytes,
-                None,
-            );
-        }
-        Ok(())
     }
 }
 

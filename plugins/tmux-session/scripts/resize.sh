@@ -1,0 +1,7 @@
+# shellcheck shell=bash disable=SC2154
+# Gives the terminal of the session in $1 the size $2 x $3.
+set -u
+enter_session "$1"
+clients=$(tmux -S ./tmux.sock list-clients -t =main -F '#{client_readonly}') || refuse 3 "the session has ended"
+[[ $'\n'$clients$'\n' != *$'\n0\n'* ]] || refuse 3 "somebody is attached: their terminal gives the size"
+tmux -S ./tmux.sock resize-window -t =main: -x "$2" -y "$3" || refuse 3 "the session has ended"
