@@ -195,6 +195,24 @@ impl Home {
         pid
     }
 
+    /// Kills a session's supervisor and then its program with SIGKILL: nobody sees how it ends.
+    ///
+    /// # Panics
+    /// Where its state directory does not tell who they are.
+    pub fn kill_unseen(&self, name: &str) {
+        let session = self.session(name);
+        let directory = PathBuf::from(session["state_dir"].as_str().expect("a directory"));
+        for file in ["monitor-pid", "pid"] {
+            let text = fs::read_to_string(directory.join(file)).expect("there");
+            let pid = text
+                .split_whitespace()
+                .next()
+                .and_then(|pid| pid.parse().ok());
+            let pid = pid.and_then(Pid::from_raw).expect("a process id");
+            kill_process(pid, Signal::KILL).expect("killed");
+        }
+    }
+
     /// The daemon that holds the lock; none where none does. It asks no daemon, so it is quick, and
     /// tells also of one that answers nobody.
     pub fn holder(&self) -> Option<Pid> {

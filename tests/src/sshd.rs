@@ -225,6 +225,17 @@ impl Sshd {
             .map_or(0, |child| children(pid(child)).len())
     }
 
+    /// How many processes serve its connections or were started by them, and are not detached.
+    pub fn processes(&self) -> usize {
+        fn below(root: Pid) -> usize {
+            children(root)
+                .into_iter()
+                .map(|child| 1 + below(child))
+                .sum()
+        }
+        self.child.as_ref().map_or(0, |child| below(pid(child)))
+    }
+
     /// How many logins it has accepted since it was made.
     pub fn logins(&self) -> usize {
         self.log().matches("Accepted publickey").count()
