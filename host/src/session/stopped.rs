@@ -33,7 +33,7 @@ pub struct StoppedSession {
 
 /// Where in a log to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum LogFrom {
     /// Where what is kept of it begins.
     Beginning,
     /// At this byte.
@@ -386,7 +386,7 @@ impl StoppedLog {
         backend: &SessionBackend,
         session: &plugin::Session,
         stream: OutputStream,
-        from: From,
+        from: LogFrom,
     ) -> Result<Self, Failure> {
         let paths = backend.paths(session)?;
         let found = guest
@@ -399,9 +399,9 @@ impl StoppedLog {
                 };
                 let start = number(look, start)?.unwrap_or(0).min(file.length());
                 let offset = match from {
-                    From::Beginning => start,
-                    From::Offset(offset) => offset.clamp(start, file.length()),
-                    From::LastLines(lines) => look.start_of_last_lines(&file, start, lines)?,
+                    LogFrom::Beginning => start,
+                    LogFrom::Offset(offset) => offset.clamp(start, file.length()),
+                    LogFrom::LastLines(lines) => look.start_of_last_lines(&file, start, lines)?,
                 };
                 Ok(Some((file, offset)))
             })

@@ -6,7 +6,7 @@ use crate::sessions::{backend, id, state_root};
 use banger_core::session::{OutputStream, StdinKind};
 use banger_host::machine::work_disk::{DEADLINE, Ext4Error, WorkDiskError};
 use banger_host::plugin::Session;
-use banger_host::session::stopped::{self, From, StoppedLog};
+use banger_host::session::stopped::{self, LogFrom, StoppedLog};
 use banger_host::vm::StoppedGuest;
 use std::os::unix::fs::FileExt as _;
 use std::time::Instant;
@@ -36,7 +36,7 @@ async fn read_all(disk: &Disk) -> Result<usize, String> {
             Err(failure) => assert_ne!(failure.kind, banger_core::Kind::Internal, "{failure}"),
         }
     }
-    for (n, from) in [(1, From::Beginning), (2, From::LastLines(5))] {
+    for (n, from) in [(1, LogFrom::Beginning), (2, LogFrom::LastLines(5))] {
         let session = Session {
             id: id(n),
             state_root: state_root(),

@@ -8,7 +8,7 @@ use banger_core::session::{OutputStream, SessionState, StdinKind};
 use banger_core::{ByteString, Failure, Kind, SessionId, VmId};
 use banger_host::dirs::Dirs;
 use banger_host::plugin::{HOST_RECORD_LIMIT, Registry, Session, SessionBackend, embedded};
-use banger_host::session::stopped::{self, From, StoppedLog, StoppedSession, serve_logs};
+use banger_host::session::stopped::{self, LogFrom, StoppedLog, StoppedSession, serve_logs};
 use banger_host::store::{Store, VmRecord};
 use banger_host::stream::Streams;
 use banger_host::vm::{Machines, StoppedGuest};
@@ -212,7 +212,7 @@ async fn what_is_not_of_its_form_counts_as_missing() {
     assert_eq!(host_record, None);
     let guest = disk.stopped().await;
     let stream = OutputStream::Stdout;
-    let mut log = open_log(&guest, stream, From::Beginning).await;
+    let mut log = open_log(&guest, stream, LogFrom::Beginning).await;
     assert_eq!(log.next().await.expect("read"), None, "a link is no log");
 }
 
@@ -278,7 +278,7 @@ async fn ten_thousand_entries_are_refused_and_hide_no_session() {
     assert_eq!(disk.one(1).await.snapshot.exit_code, Some(3));
 }
 
-async fn open_log(guest: &StoppedGuest, stream: OutputStream, from: From) -> StoppedLog {
+async fn open_log(guest: &StoppedGuest, stream: OutputStream, from: LogFrom) -> StoppedLog {
     StoppedLog::open(guest, &backend(), &session(1), stream, from)
         .await
         .expect("opened")
@@ -340,7 +340,7 @@ async fn a_log_of_300_mb_is_streamed_in_bounded_memory() {
     let guest = disk.stopped().await;
     let mut logs = Vec::new();
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-        logs.push(open_log(&guest, stream, From::Beginning).await);
+        logs.push(open_log(&guest, stream, LogFrom::Beginning).await);
     }
     assert_eq!((logs[0].offset(), logs[1].offset()), (PUNCHED, 0));
     let (mut at, mut stderr, mut ends, mut most) = (PUNCHED, Vec::new(), Vec::new(), 0);
@@ -364,11 +364,11 @@ async fn a_log_of_300_mb_is_streamed_in_bounded_memory() {
 
     let stream = OutputStream::Stdout;
     for (from, expected) in [
-        (From::Offset(0), PUNCHED),
-        (From::Offset(PUNCHED + 5), PUNCHED + 5),
-        (From::Offset(u64::MAX), length),
-        (From::LastLines(2), length - 2 * LINE.len() as u64),
-        (From::LastLines(0), length),
+        (LogFrom::Offset(0), PUNCHED),
+        (LogFrom::Offset(PUNCHED + 5), PUNCHED + 5),
+        (LogFrom::Offset(u64::MAX), length),
+        (LogFrom::LastLines(2), length - 2 * LINE.len() as u64),
+        (LogFrom::LastLines(0), length),
     ] {
         let log = open_log(&guest, stream, from).await;
         assert_eq!(log.offset(), expected, "{from:?}");
@@ -391,7 +391,7 @@ async fn a_log_that_is_started_meanwhile_ends_in_an_error() {
     let image = disk.make(64);
     let guest = disk.stopped().await;
     let stream = OutputStream::Stdout;
-    let log = open_log(&guest, stream, From::Beginning).await;
+    let log = open_log(&guest, stream, LogFrom::Beginning).await;
     let raw = std::fs::File::options()
         .write(true)
         .open(image)
