@@ -10,8 +10,10 @@ use banger_core::protocol::{
 use banger_core::{Failure, Kind};
 use banger_host::dirs::Dirs;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -89,6 +91,24 @@ impl Client {
     /// # Errors
     /// What the daemon answers, or why it does not.
     pub fn call<R: DeserializeOwned>(&mut self, call: Call) -> Result<Reply<R>, Failure> {
+        let mut reply = None;
+        self.call_each(vec![call], |_, answer| {
+            reply = Some(answer);
+            ControlFlow::Break(())
+        })?;
+        reply.unwrap_or_else(|| Err(closed()))
+    }
+
+    /// Asks several things at once. `answered` gets each answer as it comes, with the call's
+    /// place, until it breaks off or all have come.
+    ///
+    /// # Errors
+    /// Why the daemon does not answer.
+    pub fn call_each<R: DeserializeOwned>(
+        &mut self,
+        calls: Vec<Call>,
+        mut answered: impl FnMut(usize, Result<Reply<R>, Failure>) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
         let mut lines = Vec::new();
         let greets = self.requests == 0;
         if greets {
@@ -98,11 +118,14 @@ impl Client {
             };
             push_line(&mut lines, &Request::new(HELLO_ID, Call::Hello(hello)))?;
         }
-        self.requests += 1;
-        let id = self.requests;
-        push_line(&mut lines, &Request::new(id, call))?;
+        let first = self.requests + 1;
+        for call in calls {
+            self.requests += 1;
+            push_line(&mut lines, &Request::new(self.requests, call))?;
+        }
+        let ids = first..self.requests + 1;
         loop {
-            let heard = self.exchange(&lines, id, greets);
+            let heard = self.exchange(&lines, ids.clone(), greets, &mut answered);
             let (Err(failure), Some(origin)) = (&heard, self.origin.take()) else {
                 return heard;
             };
@@ -123,82 +146,121 @@ impl Client {
         }
     }
 
-    /// Writes requests and reads up to the answer of the last.
+    /// Writes requests and reads their answers.
     fn exchange<R: DeserializeOwned>(
         &mut self,
         lines: &[u8],
-        id: u64,
+        ids: Range<u64>,
         greets: bool,
-    ) -> Result<Reply<R>, Failure> {
+        answered: &mut impl FnMut(usize, Result<Reply<R>, Failure>) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
         // A daemon that refuses the greeting may close before it has read all: what it wrote
         // tells more than the failed write.
         let written = self.socket.write_all(lines);
         let mut progress = Progress::new(self.quiet);
         let mut cancelled = false;
         if greets {
-            let hello = self.receive(HELLO_ID, &mut progress, &mut cancelled)?;
-            check_version(&hello)?;
+            let greeting = HELLO_ID..HELLO_ID + 1;
+            let (_, hello) = self.receive(&greeting, &mut progress, &mut cancelled)?;
+            check_version(&hello?)?;
         }
-        let json = match self.receive(id, &mut progress, &mut cancelled) {
-            Err(failure) if failure.kind == Kind::Daemon => {
-                return Err(match written {
-                    Err(error) if error.kind() != ErrorKind::BrokenPipe => lost(&error),
-                    _ => failure,
-                });
+        let mut open: BTreeSet<u64> = ids.clone().collect();
+        while !open.is_empty() {
+            let (id, answer) = match self.receive(&ids, &mut progress, &mut cancelled) {
+                Err(failure) if failure.kind == Kind::Daemon => {
+                    return Err(match written {
+                        Err(error) if error.kind() != ErrorKind::BrokenPipe => lost(&error),
+                        _ => failure,
+                    });
+                }
+                received => received?,
+            };
+            if !open.remove(&id) {
+                continue;
             }
-            received => received?,
-        };
-        let value = serde_json::from_value(json.clone()).map_err(|error| {
-            Failure::from_error(Kind::Daemon, &error).hint(ANOTHER_VERSION_HINT)
-        })?;
-        Ok(Reply { value, json })
+            progress.finish();
+            let place = usize::try_from(id - ids.start).unwrap_or(usize::MAX);
+            if answered(place, answer.and_then(read_reply)).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
-    /// Waits for the reply to a request.
+    /// Waits for the next answer to one of these requests. The outer failure is the
+    /// connection's.
     fn receive(
         &mut self,
-        id: u64,
+        ids: &Range<u64>,
         progress: &mut Progress,
         cancelled: &mut bool,
-    ) -> Result<serde_json::Value, Failure> {
+    ) -> Result<(u64, Result<serde_json::Value, Failure>), Failure> {
         loop {
-            let Some(line) = self.next_line(progress, cancelled)? else {
-                return Err(if *cancelled {
-                    Failure::new(Kind::Cancelled, "cancelled")
-                } else {
-                    closed()
-                });
+            let line = match self.hear(progress)? {
+                Heard::Line(line) => line,
+                Heard::End if *cancelled => {
+                    return Err(Failure::new(Kind::Cancelled, "cancelled"));
+                }
+                Heard::End => return Err(closed()),
+                Heard::Signal if *cancelled => {
+                    std::process::exit(Kind::Cancelled.exit_code().into());
+                }
+                Heard::Signal => {
+                    *cancelled = true;
+                    progress.cancelling();
+                    // The daemon sees the end of our side, and answers on its own.
+                    let _ = self.socket.shutdown(Shutdown::Write);
+                    continue;
+                }
             };
-            let message = serde_json::from_slice(&line).map_err(|error| {
-                Failure::new(
-                    Kind::Daemon,
-                    format!("the daemon sent what is no message: {error}"),
-                )
-                .hint(ANOTHER_VERSION_HINT)
-            })?;
-            match message {
+            match read_message(&line)? {
                 Message::Notification {
                     notification: Notification::Progress(of),
                     ..
-                } if of.request == id => {
+                } if ids.contains(&of.request) => {
                     progress.note(&of);
                 }
-                Message::Reply { id: of, result, .. } if of == id => return Ok(result),
-                Message::Error { id: of, error, .. } if of.is_none_or(|of| of == id) => {
-                    return Err(error.data);
+                Message::Reply { id: of, result, .. } if ids.contains(&of) => {
+                    return Ok((of, Ok(result)));
                 }
+                Message::Error { id, error, .. } => match id {
+                    Some(of) if ids.contains(&of) => return Ok((of, Err(error.data))),
+                    // It could not read what we wrote: that can be any of them.
+                    None => return Err(error.data),
+                    Some(_) => {}
+                },
                 // Of a request that is over.
                 _ => {}
             }
         }
     }
 
-    /// The next line without its line feed; none at the end.
-    fn next_line(
-        &mut self,
-        progress: &mut Progress,
-        cancelled: &mut bool,
-    ) -> Result<Option<Vec<u8>>, Failure> {
+    /// Waits for the next event of a subscription; none where a signal wants an end.
+    ///
+    /// # Errors
+    /// Of kind [`Kind::Daemon`] where the daemon has gone.
+    pub fn next_event(&mut self) -> Result<Option<serde_json::Value>, Failure> {
+        let progress = Progress::new(true);
+        loop {
+            let line = match self.hear(&progress)? {
+                Heard::Line(line) => line,
+                Heard::End => return Err(closed()),
+                Heard::Signal => return Ok(None),
+            };
+            let message: serde_json::Value =
+                serde_json::from_slice(&line).map_err(|error| no_message(&error))?;
+            if message
+                .get("method")
+                .is_some_and(|method| method == "event")
+            {
+                let event = message.pointer("/params/event").cloned();
+                return Ok(Some(event.unwrap_or_default()));
+            }
+        }
+    }
+
+    /// Waits for the next line, without its line feed, or for a signal.
+    fn hear(&mut self, progress: &Progress) -> Result<Heard, Failure> {
         loop {
             let unseen = self.received.get(self.searched..).unwrap_or_default();
             if let Some(at) = unseen.iter().position(|byte| *byte == b'\n') {
@@ -206,7 +268,7 @@ impl Client {
                 let mut line = std::mem::replace(&mut self.received, rest);
                 line.pop();
                 self.searched = 0;
-                return Ok(Some(line));
+                return Ok(Heard::Line(line));
             }
             self.searched = self.received.len();
             if self.searched > MESSAGE_LIMIT {
@@ -220,18 +282,10 @@ impl Client {
                 .wait(Some(self.socket.as_fd()), progress.pause())?
             {
                 Event::TimedOut => progress.draw(),
-                Event::Signal(_) if *cancelled => {
-                    std::process::exit(Kind::Cancelled.exit_code().into());
-                }
-                Event::Signal(_) => {
-                    *cancelled = true;
-                    progress.cancelling();
-                    // The daemon sees the end of our side, and answers on its own.
-                    let _ = self.socket.shutdown(Shutdown::Write);
-                }
+                Event::Signal(_) => return Ok(Heard::Signal),
                 Event::Readable => {
                     if self.fill()? == 0 {
-                        return Ok(None);
+                        return Ok(Heard::End);
                     }
                 }
             }
@@ -253,6 +307,31 @@ impl Client {
         self.is_silent &= length == 0;
         read.map_err(|error| lost(&error))
     }
+}
+
+/// What there was to hear.
+enum Heard {
+    /// A message.
+    Line(Vec<u8>),
+    /// The daemon has closed the connection.
+    End,
+    /// The user or the system wants an end.
+    Signal,
+}
+
+fn read_message(line: &[u8]) -> Result<Message, Failure> {
+    serde_json::from_slice(line).map_err(|error| no_message(&error))
+}
+
+fn no_message(error: &serde_json::Error) -> Failure {
+    let message = format!("the daemon sent what is no message: {error}");
+    Failure::new(Kind::Daemon, message).hint(ANOTHER_VERSION_HINT)
+}
+
+fn read_reply<R: DeserializeOwned>(json: serde_json::Value) -> Result<Reply<R>, Failure> {
+    let value = serde_json::from_value(json.clone())
+        .map_err(|error| Failure::from_error(Kind::Daemon, &error).hint(ANOTHER_VERSION_HINT))?;
+    Ok(Reply { value, json })
 }
 
 fn push_line(lines: &mut Vec<u8>, request: &Request) -> Result<(), Failure> {

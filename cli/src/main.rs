@@ -4,10 +4,12 @@
 //! decides nothing: what a request means, and whether it may be done, is the daemon's business.
 //! Only `banger daemon run`, which is the daemon, starts an async runtime.
 
+mod attach;
 mod client;
 mod commands;
 mod context;
 mod error;
+mod frames;
 mod launch;
 mod output;
 mod progress;

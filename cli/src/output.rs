@@ -2,6 +2,7 @@
 
 use crate::error::{CommandError, host};
 use crate::style::Style;
+use banger_core::Kind;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 /// How results are written.
@@ -66,6 +67,17 @@ impl Output {
         if !self.quiet && !self.json {
             let _ = writeln!(std::io::stderr(), "{text}");
         }
+    }
+
+    /// What nobody may miss, on standard error, also where the user wants quiet.
+    pub fn warn(&self, kind: Kind, text: &str) {
+        let line = if self.json {
+            let warning = serde_json::json!({ "kind": kind, "message": text });
+            serde_json::json!({ "warning": warning }).to_string()
+        } else {
+            format!("{} {text}", self.error_style.warning("warning:"))
+        };
+        let _ = writeln!(std::io::stderr(), "{line}");
     }
 
     /// What to do next, on standard error.

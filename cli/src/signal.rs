@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as events that can be waited for beside a socket.
+//! SIGINT, SIGTERM and others as events that can be waited for beside a socket.
 
 use crate::error::host;
 use banger_core::Failure;
@@ -15,6 +15,12 @@ pub enum Signal {
     Interrupt,
     /// A polite end.
     Terminate,
+    /// The terminal has gone.
+    Hangup,
+    /// Ctrl-\\.
+    Quit,
+    /// The terminal has another size.
+    Resized,
 }
 
 impl Signal {
@@ -23,6 +29,9 @@ impl Signal {
         match self {
             Self::Interrupt => "INT",
             Self::Terminate => "TERM",
+            Self::Hangup => "HUP",
+            Self::Quit => "QUIT",
+            Self::Resized => "WINCH",
         }
     }
 }
@@ -38,30 +47,64 @@ pub enum Event {
     TimedOut,
 }
 
-/// The signals since [`Signals::catch`]; from then on they do not end the process by themselves.
+/// The signals since they were caught; from then on they do not end the process by themselves.
 #[derive(Debug)]
 pub struct Signals {
-    interrupt: UnixStream,
-    terminate: UnixStream,
+    caught: Vec<(Signal, UnixStream)>,
 }
 
 impl Signals {
-    /// Begins to catch them.
+    /// Begins to catch what ends a command: SIGINT and SIGTERM.
     ///
     /// # Errors
     /// [`banger_core::Kind::Host`] where the system refuses.
     pub fn catch() -> Result<Self, Failure> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        Self::of([(Signal::Interrupt, SIGINT), (Signal::Terminate, SIGTERM)])
+    }
+
+    /// Begins to catch what else matters while a terminal is in raw mode.
+    ///
+    /// # Errors
+    /// As [`Signals::catch`].
+    pub fn catch_of_terminal() -> Result<Self, Failure> {
+        use signal_hook::consts::{SIGHUP, SIGQUIT, SIGWINCH};
+        Self::of([
+            (Signal::Hangup, SIGHUP),
+            (Signal::Quit, SIGQUIT),
+            (Signal::Resized, SIGWINCH),
+        ])
+    }
+
+    /// None at all: another thread has them.
+    pub fn none() -> Self {
+        Self { caught: Vec::new() }
+    }
+
+    fn of<const N: usize>(signals: [(Signal, i32); N]) -> Result<Self, Failure> {
         let catch = |number| -> std::io::Result<UnixStream> {
             let (ours, handlers) = UnixStream::pair()?;
             ours.set_nonblocking(true)?;
             signal_hook::low_level::pipe::register(number, handlers)?;
             Ok(ours)
         };
-        let failed = |error: std::io::Error| host("catch signals", &error);
-        Ok(Self {
-            interrupt: catch(signal_hook::consts::SIGINT).map_err(failed)?,
-            terminate: catch(signal_hook::consts::SIGTERM).map_err(failed)?,
-        })
+        let mut caught = Vec::new();
+        for (signal, number) in signals {
+            let pipe = catch(number).map_err(|error| host("catch signals", &error))?;
+            caught.push((signal, pipe));
+        }
+        Ok(Self { caught })
+    }
+
+    /// What can be read when a signal has come.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.caught.iter().map(|(_, pipe)| pipe.as_fd())
+    }
+
+    /// A signal that has come, without waiting.
+    pub fn next(&self) -> Option<Signal> {
+        let mut caught = self.caught.iter();
+        caught.find_map(|(signal, pipe)| take(pipe).then_some(*signal))
     }
 
     /// Waits for a signal, or until `other` can be read, or for so long. Signals come first.
@@ -73,31 +116,34 @@ impl Signals {
         other: Option<BorrowedFd<'_>>,
         timeout: Option<Duration>,
     ) -> Result<Event, Failure> {
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        });
+        let timeout = timeout.map(timespec);
         loop {
             let watch = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-            let mut fds = vec![watch(self.interrupt.as_fd()), watch(self.terminate.as_fd())];
-            fds.extend(other.map(watch));
+            let mut fds: Vec<PollFd<'_>> = self.descriptors().chain(other).map(watch).collect();
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Ok(Event::TimedOut),
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(host("wait for the daemon", &error)),
             }
-            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if ready.first() == Some(&true) && take(&self.interrupt) {
-                return Ok(Event::Signal(Signal::Interrupt));
+            let is_readable = fds
+                .get(self.caught.len())
+                .is_some_and(|fd| !fd.revents().is_empty());
+            if let Some(signal) = self.next() {
+                return Ok(Event::Signal(signal));
             }
-            if ready.get(1) == Some(&true) && take(&self.terminate) {
-                return Ok(Event::Signal(Signal::Terminate));
-            }
-            if ready.get(2) == Some(&true) {
+            if is_readable {
                 return Ok(Event::Readable);
             }
         }
+    }
+}
+
+/// A time as poll(2) takes it.
+pub fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
     }
 }
 

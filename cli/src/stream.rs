@@ -5,6 +5,7 @@
 //! sizes; one that has to wait (a full pipe, say) holds up its own direction only.
 
 use crate::error::CommandError;
+use crate::frames::{Channel, Frames, Item};
 use crate::signal::{Event, Signals};
 use banger_core::frame::{self, Frame, HEADER_LENGTH, PAYLOAD_LIMIT};
 use banger_core::protocol::Stream;
@@ -50,15 +51,6 @@ pub enum Ended {
     Left,
 }
 
-/// One of the program's outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Channel {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
 /// Where output goes.
 pub trait Sink {
     /// Takes these bytes.
@@ -79,11 +71,7 @@ pub fn run(
     signals: &Arc<Signals>,
     sink: &mut dyn Sink,
 ) -> Result<Ended, CommandError> {
-    let mut socket = UnixStream::connect(&stream.socket).map_err(|error| broken(&error))?;
-    let token = format!("{}\n", stream.token);
-    socket
-        .write_all(token.as_bytes())
-        .map_err(|error| broken(&error))?;
+    let mut socket = connect(stream)?;
     let clone = || socket.try_clone().map_err(|error| broken(&error));
     let sender = Arc::new(Mutex::new(clone()?));
     let left = Arc::new(AtomicBool::new(false));
@@ -109,10 +97,30 @@ pub fn run(
             }
             return Err(cut_off().into());
         }
-        if let Some(code) = frames.feed(buffer.get(..read).unwrap_or_default(), sink)? {
-            return Ok(Ended::Exit(code));
+        let mut bytes = buffer.get(..read).unwrap_or_default();
+        while let Some(item) = frames.next(&mut bytes).map_err(malformed)? {
+            match item {
+                Item::Output(channel, bytes) => sink.write(channel, bytes)?,
+                Item::Frame(Frame::Exit(code)) => return Ok(Ended::Exit(code)),
+                Item::Frame(Frame::Error(failure)) => return Err(failure.into()),
+                // Not for clients, or of no use to this one.
+                Item::Frame(_) => {}
+            }
         }
     }
+}
+
+/// Connects, and shows the token.
+///
+/// # Errors
+/// How that failed.
+pub fn connect(stream: &Stream) -> Result<UnixStream, Failure> {
+    let mut socket = UnixStream::connect(&stream.socket).map_err(|error| broken(&error))?;
+    let token = format!("{}\n", stream.token);
+    socket
+        .write_all(token.as_bytes())
+        .map_err(|error| broken(&error))?;
+    Ok(socket)
 }
 
 /// Standard input as frames. The header is written in front of what was read: one write a chunk.
@@ -177,145 +185,24 @@ fn pass_signals(
     }
 }
 
-/// Reads frames from bytes that come in pieces of any size.
-#[derive(Debug, Default)]
-struct Frames {
-    header: Vec<u8>,
-    /// Type and missing bytes of the frame whose payload is being read.
-    frame: Option<(u8, usize)>,
-    /// The payload so far of a frame that is not passed on piece by piece.
-    payload: Vec<u8>,
-}
-
-impl Frames {
-    /// Passes output on; the exit code where it has come.
-    fn feed(&mut self, mut bytes: &[u8], sink: &mut dyn Sink) -> Result<Option<u8>, CommandError> {
-        loop {
-            let (kind, missing) = match self.frame {
-                Some(frame) => frame,
-                None => {
-                    let wanted = HEADER_LENGTH - self.header.len();
-                    let (head, rest) = bytes.split_at(wanted.min(bytes.len()));
-                    self.header.extend_from_slice(head);
-                    bytes = rest;
-                    let Ok(header) = <[u8; HEADER_LENGTH]>::try_from(&self.header[..]) else {
-                        return Ok(None);
-                    };
-                    self.header.clear();
-                    frame::parse_header(header).map_err(malformed)?
-                }
-            };
-            let (piece, rest) = bytes.split_at(missing.min(bytes.len()));
-            bytes = rest;
-            match kind {
-                _ if piece.is_empty() => {}
-                frame::STDOUT => sink.write(Channel::Stdout, piece)?,
-                frame::STDERR => sink.write(Channel::Stderr, piece)?,
-                _ => self.payload.extend_from_slice(piece),
-            }
-            let missing = missing - piece.len();
-            if missing > 0 {
-                self.frame = Some((kind, missing));
-                return Ok(None);
-            }
-            self.frame = None;
-            match Frame::decode(kind, std::mem::take(&mut self.payload)).map_err(malformed)? {
-                Frame::Exit(code) => return Ok(Some(code)),
-                Frame::Error(failure) => return Err(failure.into()),
-                // Output was passed on above; the others are not for clients.
-                Frame::Stdout(_) | Frame::Stderr(_) => {}
-                Frame::Stdin(_)
-                | Frame::StdinEnd
-                | Frame::Resize { .. }
-                | Frame::Signal(_)
-                | Frame::InputTaken(_) => {}
-            }
-        }
-    }
-}
-
 const LOG_HINT: &str = "`banger daemon status` shows whether it runs and where its log is";
 
-fn malformed(error: frame::FrameError) -> Failure {
+/// Bytes came that are no frames.
+pub fn malformed(error: frame::FrameError) -> Failure {
     Failure::from_error(Kind::Daemon, &error).hint(LOG_HINT)
 }
 
-fn cut_off() -> Failure {
+/// The end came without a frame that says so.
+pub fn cut_off() -> Failure {
     Failure::new(Kind::Daemon, "the daemon closed the stream before its end").hint(LOG_HINT)
 }
 
-fn broken(error: &std::io::Error) -> CommandError {
+/// The socket can't be used.
+pub fn broken(error: &std::io::Error) -> Failure {
     let mut failure = Failure::from_error(Kind::Daemon, error);
     failure.message = format!(
         "lost the stream: {}",
         escape::text(failure.message.as_bytes())
     );
-    failure.hint(LOG_HINT).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[derive(Default)]
-    struct Kept {
-        stdout: Vec<u8>,
-        stderr: Vec<u8>,
-    }
-
-    impl Sink for Kept {
-        fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError> {
-            match channel {
-                Channel::Stdout => self.stdout.extend_from_slice(bytes),
-                Channel::Stderr => self.stderr.extend_from_slice(bytes),
-            }
-            Ok(())
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_of_any_size_make_the_same_output(
-            parts in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)), 0..12),
-            piece in 1..64_usize,
-            code: u8,
-        ) {
-            let mut expected = Kept::default();
-            let mut wire = Vec::new();
-            for (is_error, bytes) in parts {
-                if is_error {
-                    expected.stderr.extend_from_slice(&bytes);
-                    wire.extend(Frame::Stderr(bytes).encode());
-                } else {
-                    expected.stdout.extend_from_slice(&bytes);
-                    wire.extend(Frame::Stdout(bytes).encode());
-                }
-            }
-            wire.extend(Frame::<Vec<u8>>::Exit(code).encode());
-            let (mut frames, mut kept, mut ended) = (Frames::default(), Kept::default(), None);
-            for bytes in wire.chunks(piece) {
-                prop_assert_eq!(ended, None);
-                ended = frames.feed(bytes, &mut kept).expect("well formed");
-            }
-            prop_assert_eq!(ended, Some(code));
-            prop_assert_eq!(kept.stdout, expected.stdout);
-            prop_assert_eq!(kept.stderr, expected.stderr);
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Frames::default().feed(&bytes, &mut Kept::default());
-        }
-    }
-
-    #[test]
-    fn what_the_daemon_says_is_handed_on() {
-        let failure = Failure::new(Kind::Unreachable, "gone");
-        let wire = Frame::<Vec<u8>>::Error(failure.clone()).encode();
-        match Frames::default().feed(&wire, &mut Kept::default()) {
-            Err(CommandError::Failure(got)) => assert_eq!(got, failure),
-            other => panic!("{other:?}"),
-        }
-    }
+    failure.hint(LOG_HINT)
 }

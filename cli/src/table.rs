@@ -9,6 +9,7 @@ const GAP: &str = "  ";
 pub struct Table<const N: usize> {
     head: [&'static str; N],
     rows: Vec<[String; N]>,
+    shows_empty: bool,
 }
 
 impl<const N: usize> Table<N> {
@@ -17,7 +18,15 @@ impl<const N: usize> Table<N> {
         Self {
             head,
             rows: Vec::new(),
+            shows_empty: true,
         }
+    }
+
+    /// Leaves out columns in which no row says anything.
+    #[must_use]
+    pub fn without_empty_columns(mut self) -> Self {
+        self.shows_empty = false;
+        self
     }
 
     /// Adds a row.
@@ -30,10 +39,16 @@ impl<const N: usize> Table<N> {
         if self.rows.is_empty() {
             return String::new();
         }
-        let mut widths = self.head.map(width);
+        let mut widths = [0; N];
         for row in &self.rows {
             for (widest, cell) in widths.iter_mut().zip(row) {
                 *widest = (*widest).max(width(cell));
+            }
+        }
+        // A column without a width is not shown.
+        for (widest, head) in widths.iter_mut().zip(self.head) {
+            if *widest > 0 || self.shows_empty {
+                *widest = (*widest).max(width(head));
             }
         }
         let mut text = style.head(&line(&self.head.map(str::to_owned), &widths)) + "\n";
@@ -46,7 +61,7 @@ impl<const N: usize> Table<N> {
 
 fn line(cells: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
-    for (cell, widest) in cells.iter().zip(widths) {
+    for (cell, widest) in cells.iter().zip(widths).filter(|(_, widest)| **widest > 0) {
         line += cell;
         line += &" ".repeat(widest.saturating_sub(width(cell)));
         line += GAP;
@@ -86,6 +101,9 @@ mod tests {
             table.render(Style::Plain),
             "NAME    STATE\nä       running\nlonger\n"
         );
+        let mut table = Table::new(["NAME", "TAGS", "STATE"]).without_empty_columns();
+        table.row(["a".into(), String::new(), "running".into()]);
+        assert_eq!(table.render(Style::Plain), "NAME  STATE\na     running\n");
     }
 
     #[test]

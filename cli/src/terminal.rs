@@ -2,10 +2,12 @@
 //! terminal.
 
 use crate::error::CommandError;
+use crate::frames::Channel;
 use crate::output::write_error;
-use crate::stream::{Channel, Sink};
+use crate::stream::Sink;
 use banger_core::escape;
 use rustix::fd::BorrowedFd;
+use std::borrow::Cow;
 use std::io::IsTerminal as _;
 
 const PIPE_SIZE: usize = 1 << 20;
@@ -46,16 +48,31 @@ impl Terminal {
     }
 }
 
-impl Sink for Terminal {
-    fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError> {
-        let (escaper, fd) = match channel {
-            Channel::Stdout => (&mut self.stdout, rustix::stdio::stdout()),
-            Channel::Stderr => (&mut self.stderr, rustix::stdio::stderr()),
+impl Terminal {
+    /// The bytes as they may be written to the output.
+    pub fn made_safe<'a>(&mut self, channel: Channel, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let escaper = match channel {
+            Channel::Stdout => &mut self.stdout,
+            Channel::Stderr => &mut self.stderr,
         };
         match escaper {
-            Some(escaper) => write_all(fd, escaper.escape(bytes).as_bytes()),
-            None => write_all(fd, bytes),
+            Some(escaper) => escaper.escape(bytes).into_bytes().into(),
+            None => bytes.into(),
         }
+    }
+}
+
+impl Sink for Terminal {
+    fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError> {
+        write_all(descriptor(channel), &self.made_safe(channel, bytes))
+    }
+}
+
+/// Where an output of the program goes.
+pub fn descriptor(channel: Channel) -> BorrowedFd<'static> {
+    match channel {
+        Channel::Stdout => rustix::stdio::stdout(),
+        Channel::Stderr => rustix::stdio::stderr(),
     }
 }
 

@@ -57,6 +57,38 @@ fn span(duration: Duration) -> String {
     }
 }
 
+/// A point in time, milliseconds since 1970: `2026-01-31T23:59:59Z`.
+pub fn utc(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    // 400 years are always as many days.
+    let mut year = 1970 + days / 146_097 * 400;
+    days %= 146_097;
+    loop {
+        let length = if is_leap(year) { 366 } else { 365 };
+        if days < length {
+            break;
+        }
+        days -= length;
+        year += 1;
+    }
+    let february = if is_leap(year) { 29 } else { 28 };
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let day = days + 1;
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// A command as one could type it, without what could steer a terminal.
 pub fn command_line(command: &[ByteString]) -> String {
     let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
@@ -106,6 +138,21 @@ mod tests {
         for (seconds, text) in [(0, "0s"), (61, "1m"), (7300, "2h"), (90_000, "1d")] {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn points_in_time_are_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (13_574_563_200, "2400-02-29T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds * 1000 + 999), text);
+        }
+        assert!(utc(u64::MAX).ends_with('Z'));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Values of the command line: sizes, durations, pairs, addresses, paths.
 
+use banger_core::protocol::session::TerminalSize;
 use banger_core::script::is_variable_name;
 use banger_core::{ByteString, GuestPath, escape};
 use std::ffi::{OsStr, OsString};
@@ -34,21 +35,55 @@ pub fn mebibytes_32(text: &str) -> Result<u32, Invalid> {
     u32::try_from(mebibytes(text)?).map_err(|_| "that is too much".into())
 }
 
-/// `500ms`, `30s`, `2m`, `1h`.
+/// `64M`, `1G`, also with `iB`, or `none`: bytes, 0 for none.
+pub fn bytes_or_none(text: &str) -> Result<u64, Invalid> {
+    if text == "none" {
+        return Ok(0);
+    }
+    let size = mebibytes(text).map_err(|rule| format!("{rule}; or none"))?;
+    size.checked_mul(1 << 20).ok_or("that is too much".into())
+}
+
+/// `120x40`: a terminal's columns and rows.
+pub fn terminal_size(text: &str) -> Result<TerminalSize, Invalid> {
+    let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+    let size = text.split_once('x').and_then(|(columns, rows)| {
+        Some(TerminalSize {
+            columns: number(columns)?,
+            rows: number(rows)?,
+        })
+    });
+    size.ok_or("write columns and rows: 120x40".into())
+}
+
+/// `500ms`, `30s`, `2m`, `1h`, or several of them: `1h30m`.
 pub fn duration(text: &str) -> Result<Duration, Invalid> {
-    const RULE: &str = "write a whole number and a unit: 500ms, 30s, 2m, 1h";
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(RULE.into()),
-    };
-    let number: u64 = number.parse().map_err(|_| RULE)?;
-    let milliseconds = number.checked_mul(factor).ok_or("that is too long")?;
-    Ok(Duration::from_millis(milliseconds))
+    const RULE: &str = "write whole numbers and units: 500ms, 30s, 2m, 1h30m";
+    let mut rest = text;
+    let mut total: u64 = 0;
+    loop {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = rest.split_at(digits);
+        let letters = after.len()
+            - after
+                .trim_start_matches(|c: char| c.is_ascii_lowercase())
+                .len();
+        let (unit, after) = after.split_at(letters);
+        let factor: u64 = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(RULE.into()),
+        };
+        let number: u64 = number.parse().map_err(|_| RULE)?;
+        let part = number.checked_mul(factor).ok_or("that is too long")?;
+        total = total.checked_add(part).ok_or("that is too long")?;
+        rest = after;
+        if rest.is_empty() {
+            return Ok(Duration::from_millis(total));
+        }
+    }
 }
 
 /// Whole milliseconds, as the protocol wants them.
@@ -230,6 +265,21 @@ mod tests {
     }
 
     #[test]
+    fn log_limits_may_be_none_and_terminals_have_two_sides() {
+        assert_eq!(bytes_or_none("none"), Ok(0));
+        assert_eq!(bytes_or_none("64M"), Ok(64 << 20));
+        assert!(bytes_or_none("0").is_err() && bytes_or_none("17592186044416T").is_err());
+        let size = |columns, rows| Ok(TerminalSize { columns, rows });
+        assert_eq!(terminal_size("120x40"), size(120, 40));
+        assert_eq!(terminal_size("65535x1"), size(65535, 1));
+        for bad in [
+            "", "x", "1x", "0x1", "1x0", "65536x1", "-1x2", "1x2x3", "80,24",
+        ] {
+            assert!(terminal_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn durations_need_a_unit() {
         for (text, ms) in [
             ("0s", 0),
@@ -237,10 +287,25 @@ mod tests {
             ("2m", 120_000),
             ("250ms", 250),
             ("1h", 3_600_000),
+            ("1h30m", 5_400_000),
+            ("1m0s1ms", 60_001),
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "5", "s", "-5s", "5 s", "1.5s", "18446744073709551615h"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "5 s",
+            "1.5s",
+            "1h30",
+            "1hm",
+            "1h ",
+            "1h-1s",
+            "18446744073709551615h",
+            "18446744073709551615ms1ms",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert_eq!(milliseconds_32(Duration::MAX), u32::MAX);

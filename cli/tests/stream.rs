@@ -187,25 +187,6 @@ fn a_signal_passes_a_program_that_reads_nothing() {
 }
 
 #[test]
-fn detaching_leaves_the_session_alone() {
-    let fake = streaming(|talk| {
-        talk.write(Frame::Stdout(b"hello\n".to_vec()));
-        assert_eq!(talk.read(), Some(Frame::Stdin(b"typed\n".to_vec())));
-        talk.write(Frame::Stderr(b"got it\n".to_vec()));
-        assert_eq!(talk.read(), None);
-    });
-    let mut child = fake.spawn(&["vm", "session", "attach", "x", "agent"]);
-    let mut stdin = child.stdin.take().expect("a pipe");
-    stdin.write_all(b"typed\n").expect("writes");
-    let mut stderr = fake::read_until(&mut child, "got it");
-    fake::kill(&child, Signal::INT);
-    let mut rest = String::new();
-    stderr.read_to_string(&mut rest).expect("text");
-    assert!(rest.contains("detached; agent goes on"), "{rest}");
-    assert_eq!(child.wait().expect("ends").code(), Some(0));
-}
-
-#[test]
 fn what_is_sent_ends_where_standard_input_ends() {
     let fake = streaming(|talk| {
         assert_eq!(talk.read(), Some(Frame::Stdin(b"prompt".to_vec())));

@@ -23,6 +23,7 @@ use std::ffi::{OsStr, OsString};
     after_help = "Examples:
   banger vm run .                                    a fresh VM with this repository in it
   banger vm session start my-vm -- make test         a command that goes on when you leave
+  banger vm session events                           what happens to sessions, while it happens
   banger vm workspace export my-vm --output work.patch
 
 Exit codes: docs/exit-codes.md"
@@ -100,9 +101,12 @@ pub fn passes_exit_code_on(arguments: &[OsString]) -> bool {
         .filter(|argument| !argument.as_encoded_bytes().starts_with(b"-"))
         .map(OsString::as_os_str)
         .collect();
-    COMMANDS.iter().any(|command| {
+    let is = |command: &[&str]| {
         command.len() <= words.len() && command.iter().zip(&words).all(|(a, b)| a == b)
-    })
+    };
+    let mut options = arguments.iter().take_while(|argument| *argument != "--");
+    COMMANDS.into_iter().any(is)
+        || (is(&["vm", "session", "start"]) && options.any(|option| option == "--attach"))
 }
 
 #[cfg(test)]
@@ -116,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_passed_on_by_three_commands() {
+    fn exit_codes_are_passed_on_by_some_commands_only() {
         let passes = |line: &str| {
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             passes_exit_code_on(&words)
@@ -124,7 +128,8 @@ mod tests {
         assert!(passes("banger vm exec my-vm -- true"));
         assert!(passes("banger --json vm session -q wait a b"));
         assert!(passes("banger vm session attach a b"));
-        assert!(!passes("banger vm session start a -- vm exec"));
+        assert!(passes("banger vm session start a --attach -- sh"));
+        assert!(!passes("banger vm session start a -- vm exec --attach"));
         assert!(!passes("banger -- vm exec"));
         assert!(!passes("banger vm"));
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use banger_core::frame::{Frame, HEADER_LENGTH, parse_header};
+use banger_core::protocol::event::{Event, EventOf};
 use banger_core::protocol::{
     Call, HelloReply, Message, PROTOCOL_VERSION, Progress, Request, Stream,
 };
@@ -11,17 +12,24 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a machine that is busy.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+pub mod pty;
+pub mod sessions;
 
 /// The fake daemon and the home of the banger that talks to it.
 pub struct Fake {
     home: TempDir,
+    /// The connections of the daemon that serves now.
+    open: Mutex<Open>,
 }
+
+type Open = Arc<Mutex<Vec<UnixStream>>>;
 
 /// One request and the way back.
 pub struct Asked {
@@ -47,16 +55,24 @@ impl Fake {
             .expect("a directory");
         let runtime = home.path().join("runtime");
         std::fs::create_dir_all(&runtime).expect("a directory");
-        let listener = UnixListener::bind(runtime.join("daemon.sock")).expect("a socket");
-        let answer = Arc::new(answer);
-        let path = home.path().to_owned();
-        std::thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                let (answer, path) = (answer.clone(), path.clone());
-                std::thread::spawn(move || converse(socket, protocol, &*answer, &path));
-            }
-        });
-        Self { home }
+        let open = serve(home.path(), protocol, answer);
+        Self {
+            home,
+            open: Mutex::new(open),
+        }
+    }
+
+    /// The daemon dies, and another is there at once.
+    pub fn replace(&self, answer: impl Fn(&mut Asked) + Send + Sync + 'static) {
+        let next = serve(self.home.path(), PROTOCOL_VERSION, answer);
+        let before = std::mem::replace(&mut *self.open.lock().expect("a lock"), next);
+        cut(&before);
+    }
+
+    /// The daemon dies, and none is there.
+    pub fn die(&self) {
+        let _ = std::fs::remove_file(self.home.path().join("runtime/daemon.sock"));
+        cut(&self.open.lock().expect("a lock"));
     }
 
     /// The home.
@@ -87,6 +103,31 @@ impl Fake {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command.spawn().expect("starts")
+    }
+}
+
+/// Begins to serve. The socket takes the place of another in one step.
+fn serve(home: &Path, protocol: u32, answer: impl Fn(&mut Asked) + Send + Sync + 'static) -> Open {
+    let socket = home.join("runtime/daemon.sock");
+    let draft = home.join("runtime/draft.sock");
+    let listener = UnixListener::bind(&draft).expect("a socket");
+    std::fs::rename(&draft, socket).expect("renamed");
+    let (answer, path, open) = (Arc::new(answer), home.to_owned(), Open::default());
+    let kept = open.clone();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let clone = socket.try_clone().expect("a clone");
+            kept.lock().expect("a lock").push(clone);
+            let (answer, path) = (answer.clone(), path.clone());
+            std::thread::spawn(move || converse(socket, protocol, &*answer, &path));
+        }
+    });
+    open
+}
+
+fn cut(open: &Open) {
+    for socket in open.lock().expect("a lock").drain(..) {
+        let _ = socket.shutdown(std::net::Shutdown::Both);
     }
 }
 
@@ -132,6 +173,14 @@ impl Asked {
     /// Refuses.
     pub fn fail(&mut self, failure: Failure) {
         self.message(&Message::error(Some(self.id), failure));
+    }
+
+    /// The same from anywhere and at any time.
+    pub fn later(&self) -> Later {
+        Later {
+            id: self.id,
+            socket: self.socket.try_clone().expect("a clone"),
+        }
     }
 
     /// Tells how far it is.
@@ -183,6 +232,39 @@ impl Asked {
             socket: socket.to_str().expect("UTF-8").into(),
             token: "token-1".into(),
         }
+    }
+}
+
+/// A request that is answered later.
+pub struct Later {
+    id: u64,
+    socket: UnixStream,
+}
+
+impl Later {
+    /// Answers.
+    pub fn reply(&mut self, value: &impl serde::Serialize) {
+        let json = serde_json::to_value(value).expect("JSON");
+        self.message(&Message::reply(self.id, json));
+    }
+
+    /// Refuses.
+    pub fn fail(&mut self, failure: Failure) {
+        self.message(&Message::error(Some(self.id), failure));
+    }
+
+    /// Tells of an event, where the request was a subscription.
+    pub fn event(&mut self, event: Event) {
+        let subscription = self.id;
+        self.message(&Message::event(EventOf {
+            subscription,
+            event,
+        }));
+    }
+
+    fn message(&mut self, message: &Message) {
+        let line = format!("{}\n", serde_json::to_string(message).expect("JSON"));
+        let _ = self.socket.write_all(line.as_bytes());
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::context::Context;
 use crate::error::{CommandError, Outcome, host};
+use crate::frames::Channel;
 use crate::signal::Event;
-use crate::stream::{Channel, Sink as _};
+use crate::stream::Sink as _;
 use crate::terminal::{Terminal, Trust};
 use banger_core::protocol::Call;
 use banger_core::protocol::machine::{VmLogs, VmRef};

@@ -2,12 +2,13 @@
 
 mod attach;
 mod delete;
+mod events;
 mod kill;
 mod list;
 mod logs;
+mod resize;
 mod send;
 mod show;
-mod signal;
 mod start;
 mod stop;
 mod wait;
@@ -17,13 +18,15 @@ use crate::error::Outcome;
 use banger_core::escape;
 use banger_core::protocol::session::{self, SessionRef};
 use clap::{Args, Subcommand};
+use std::collections::BTreeMap;
 
 /// Commands that go on when you leave
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   banger vm session start my-vm --name tests -- make test
   banger vm session logs my-vm tests --follow
-  banger vm session attach my-vm tests")]
+  banger vm session attach my-vm tests
+  banger vm session events                           what happens to them, while it happens")]
 pub struct Session {
     #[command(subcommand)]
     verb: Verb,
@@ -38,7 +41,8 @@ enum Verb {
     Send(send::Send),
     Attach(attach::Attach),
     Wait(wait::Wait),
-    Signal(signal::Signal),
+    Events(events::Events),
+    Resize(resize::Resize),
     Stop(stop::Stop),
     Kill(kill::Kill),
     Delete(delete::Delete),
@@ -54,7 +58,8 @@ impl Session {
             Verb::Send(command) => command.run(context),
             Verb::Attach(command) => command.run(context),
             Verb::Wait(command) => command.run(context),
-            Verb::Signal(command) => command.run(context),
+            Verb::Events(command) => command.run(context),
+            Verb::Resize(command) => command.run(context),
             Verb::Stop(command) => command.run(context),
             Verb::Kill(command) => command.run(context),
             Verb::Delete(command) => command.run(context),
@@ -64,7 +69,7 @@ impl Session {
 
 /// Which session.
 #[derive(Debug, Clone, Args)]
-struct Which {
+pub struct Which {
     /// The machine's name or id
     vm: String,
     /// The session's name or id
@@ -95,4 +100,11 @@ fn why(session: &session::Session) -> String {
         (None, Some(error)) => error.to_string(),
         (None, None) => String::new(),
     }
+}
+
+/// Labels on one line.
+fn tags(tags: &BTreeMap<String, String>) -> String {
+    let tag = |(key, value)| escape::text(format!("{key}={value}").as_bytes());
+    let tags: Vec<String> = tags.iter().map(tag).collect();
+    tags.join(" ")
 }

@@ -5,13 +5,13 @@ use crate::context::Context;
 use crate::error::Outcome;
 use crate::style::Style;
 use crate::{table, text};
-use banger_core::escape;
 use banger_core::protocol::Call;
 use banger_core::protocol::session::Session;
 use banger_core::session::StdinKind;
+use banger_core::{Failure, escape};
 use clap::Args;
 
-/// Show a session
+/// Show a session, and why it failed where it did
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   banger vm session show my-vm tests")]
@@ -33,12 +33,11 @@ fn render(session: &Session, style: Style) -> String {
     let safe = |text: &str| escape::text(text.as_bytes());
     let shown = |number: Option<String>| number.unwrap_or_default();
     let snapshot = &session.snapshot;
-    let tags: Vec<String> = session
-        .tags
-        .iter()
-        .map(|(key, value)| safe(&format!("{key}={value}")))
-        .collect();
-    table::pairs(
+    let failure = |part: fn(&Failure) -> &str| {
+        let failure = session.failure.as_ref();
+        failure.map_or(String::new(), |failure| safe(part(failure)))
+    };
+    let mut text = table::pairs(
         &[
             ("vm", session.vm.to_string()),
             ("name", session.name.to_string()),
@@ -49,20 +48,8 @@ fn render(session: &Session, style: Style) -> String {
                 shown(snapshot.exit_code.map(|code| code.to_string())),
             ),
             ("error", super::why(session)),
-            (
-                "stage",
-                session
-                    .failure
-                    .as_ref()
-                    .map_or(String::new(), |f| safe(&f.stage)),
-            ),
-            (
-                "hint",
-                session
-                    .failure
-                    .as_ref()
-                    .map_or(String::new(), |f| safe(&f.hint)),
-            ),
+            ("stage", failure(|failure| &failure.stage)),
+            ("hint", failure(|failure| &failure.hint)),
             ("command", text::command_line(&session.command)),
             ("directory", session.cwd.to_string()),
             ("backend", safe(&session.backend)),
@@ -76,12 +63,30 @@ fn render(session: &Session, style: Style) -> String {
                 .into(),
             ),
             ("process", shown(snapshot.pid.map(|pid| pid.to_string()))),
-            ("stdout", text::bytes(snapshot.stdout_bytes)),
-            ("stderr", text::bytes(snapshot.stderr_bytes)),
+            ("stdout", log(snapshot.stdout_start, snapshot.stdout_bytes)),
+            ("stderr", log(snapshot.stderr_start, snapshot.stderr_bytes)),
             ("age", text::age(session.created_at_ms)),
-            ("tags", tags.join(" ")),
+            ("tags", super::tags(&session.tags)),
             ("kept in", safe(&session.state_dir)),
         ],
         style,
-    )
+    );
+    // What it printed before it failed, as errors show it.
+    let detail = session.failure.as_ref().map(|failure| &failure.detail);
+    let detail = escape::lines(detail.map_or("", |detail| detail).as_bytes());
+    for line in detail.trim_end().lines() {
+        text += &format!("  | {line}\n");
+    }
+    text
+}
+
+/// How much was written, and what of it is still there.
+fn log(start: u64, end: u64) -> String {
+    let all = text::bytes(end);
+    if start == 0 {
+        all
+    } else {
+        let kept = text::bytes(end.saturating_sub(start));
+        format!("{all}, of which the last {kept} are kept (from byte {start} on)")
+    }
 }

@@ -1,12 +1,15 @@
 //! `banger vm session start`
 
+use super::Which;
+use super::attach::{self, How, Part, Since};
+use crate::attach::screen;
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::value;
 use banger_core::protocol::Call;
-use banger_core::protocol::session::{Session, SessionStart};
+use banger_core::protocol::session::{Session, SessionStart, TerminalSize};
 use banger_core::session::StdinKind;
-use banger_core::{ByteString, GuestPath, SessionName};
+use banger_core::{ByteString, Failure, GuestPath, Kind, SessionName};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
@@ -17,7 +20,10 @@ use std::ffi::OsString;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   banger vm session start my-vm -- make test
-  banger vm session start my-vm --name agent --env MODE=fast --require node -- node agent.js")]
+  banger vm session start my-vm --name agent --env MODE=fast --require node -- node agent.js
+  banger vm session start my-vm --tty --attach -- bash
+
+Exit code with --attach: as of `attach`.")]
 pub struct Start {
     /// The machine's name or id
     vm: String,
@@ -38,12 +44,27 @@ pub struct Start {
     /// What its standard input is
     #[arg(long, value_enum, default_value_t = Stdin::Pipe)]
     stdin: Stdin,
+    /// Short for --stdin tty
+    #[arg(long, short, conflicts_with = "stdin")]
+    tty: bool,
+    /// Its terminal's size until somebody attaches [default: that of yours, else 80x24]
+    #[arg(long, value_name = "COLSxROWS", value_parser = value::terminal_size)]
+    size: Option<TerminalSize>,
+    /// How much each of its logs keeps, such as 64M or 1G, or none for no limit: what is older goes
+    /// [default: 512M]
+    #[arg(long, value_name = "SIZE", value_parser = value::bytes_or_none)]
+    log_limit: Option<u64>,
     /// A label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = value::tag)]
     tag: Vec<(String, String)>,
     /// What runs it [default: the first that offers this kind of standard input]
     #[arg(long)]
     backend: Option<String>,
+    /// Attach to it right away
+    #[arg(long)]
+    attach: bool,
+    #[command(flatten)]
+    how: How,
     /// Program and arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -53,12 +74,25 @@ pub struct Start {
 enum Stdin {
     /// A pipe that stays open, for `send` and `attach`
     Pipe,
+    /// A terminal: for programs that draw, and for shells
+    Tty,
     /// Nothing
     None,
 }
 
 impl Start {
     pub fn run(self, context: &Context) -> Outcome {
+        let stdin = match self.stdin {
+            _ if self.tty => StdinKind::Tty,
+            Stdin::Pipe => StdinKind::Pipe,
+            Stdin::Tty => StdinKind::Tty,
+            Stdin::None => StdinKind::None,
+        };
+        if self.size.is_some() && stdin != StdinKind::Tty {
+            let failure = Failure::new(Kind::Usage, "--size is for a session with a terminal");
+            return Err(failure.hint("add --tty").into());
+        }
+        let terminal = (stdin == StdinKind::Tty).then(|| self.size.or_else(screen::size));
         let request = SessionStart {
             vm: self.vm,
             command: value::byte_strings(self.command),
@@ -67,20 +101,28 @@ impl Start {
             cwd: self.cwd,
             env: self.env,
             require: self.require,
-            stdin: match self.stdin {
-                Stdin::Pipe => StdinKind::Pipe,
-                Stdin::None => StdinKind::None,
-            },
+            stdin,
             tags: self.tag.into_iter().collect(),
-            log_limit_bytes: None,
-            terminal: None,
+            log_limit_bytes: self.log_limit,
+            terminal: terminal.flatten(),
         };
         let reply = context.call::<Session>(Call::SessionStart(request))?;
-        context.write(&reply, super::state_line)?;
         let Session { vm, name, .. } = &reply.value;
-        context
-            .output
-            .hint(&format!("`banger vm session logs {vm} {name} --follow`"));
+        if self.attach {
+            let line = super::state_line(&reply.value);
+            context.output.remark(line.trim_end());
+            let which = Which {
+                vm: vm.to_string(),
+                session: name.to_string(),
+            };
+            return attach::attach(context, which, &self.how, Part::Write, Since::Start);
+        }
+        context.write(&reply, super::state_line)?;
+        let next = match stdin {
+            StdinKind::Tty => format!("`banger vm session attach {vm} {name}`"),
+            _ => format!("`banger vm session logs {vm} {name} --follow`"),
+        };
+        context.output.hint(&next);
         Ok(0)
     }
 }

@@ -1,7 +1,8 @@
 //! Where a patch goes: a file that is never half, or standard output.
 
 use crate::error::{CommandError, host};
-use crate::stream::{Channel, Sink};
+use crate::frames::Channel;
+use crate::stream::Sink;
 use crate::terminal::{Terminal, Trust};
 use banger_core::{Failure, Kind, escape};
 use std::fs::Permissions;
