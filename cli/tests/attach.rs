@@ -399,30 +399,38 @@ fn detaching_leaves_the_session_alone() {
             assert_eq!(talk.read(), None);
         })],
     );
-    for (signal, input) in [(Signal::INT, &b"typed\n"[..])] {
-        let mut child = fake.spawn(ATTACH);
-        let mut stdin = child.stdin.take().expect("a pipe");
-        stdin.write_all(input).expect("writes");
-        let mut stderr = read_until(&mut child, "got it");
-        kill(&child, signal);
-        let mut rest = String::new();
-        stderr.read_to_string(&mut rest).expect("text");
-        assert!(rest.contains("detached; agent goes on"), "{rest}");
-        assert!(
-            rest.contains("6 bytes of input had not been taken"),
-            "{rest}"
-        );
-        assert_eq!(child.wait().expect("ends").code(), Some(0));
-    }
+    let mut child = fake.spawn(ATTACH);
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(b"typed\n").expect("writes");
+    let mut stderr = read_until(&mut child, "got it");
+    kill(&child, Signal::INT);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("text");
+    assert!(rest.contains("detached; agent goes on"), "{rest}");
+    assert!(
+        rest.contains("6 bytes of input had not been taken"),
+        "{rest}"
+    );
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
 
 #[test]
 fn a_signal_ends_the_wait_for_a_connection() {
-    let (fake, _) = playing(agent(), vec![talk(|_| {})]);
+    let (done, was_replaced) = std::sync::mpsc::channel::<()>();
+    let (fake, _) = playing(
+        agent(),
+        vec![talk(move |talk| {
+            talk.write(Frame::Stderr(b"ready\n".to_vec()));
+            let _ = was_replaced.recv();
+        })],
+    );
     let mut child = fake.spawn(ATTACH);
     let _stdin = child.stdin.take();
+    let stderr = read_until(&mut child, "ready");
     // From here on the daemon never answers.
     fake.replace(|asked| asked.wait_for_end());
+    done.send(()).expect("it waits");
+    child.stderr = Some(stderr.into_inner());
     let _stderr = read_until(&mut child, "connection lost");
     kill(&child, Signal::TERM);
     assert_eq!(child.wait().expect("ends").code(), Some(0));

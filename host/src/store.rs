@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The version of the schema below.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE vms (
@@ -36,6 +36,14 @@ const SCHEMA: &str = "
         created_at_ms INTEGER NOT NULL,
         record TEXT NOT NULL,
         UNIQUE (vm_id, name)
+    ) STRICT;
+";
+
+/// What version 2 adds.
+const SCHEMA_2: &str = "
+    CREATE TABLE deleted_sessions (
+        id TEXT PRIMARY KEY,
+        vm_id TEXT NOT NULL REFERENCES vms (id) ON DELETE CASCADE
     ) STRICT;
 ";
 
@@ -147,9 +155,12 @@ impl Store {
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match found {
             SCHEMA_VERSION => {}
-            0 => connection.execute_batch(&format!(
-                "BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            ))?,
+            0 | 1 => {
+                let first = if found == 0 { SCHEMA } else { "" };
+                connection.execute_batch(&format!(
+                    "BEGIN; {first} {SCHEMA_2} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                ))?;
+            }
             found => return Err(StoreError::Newer { found }),
         }
         Ok(Self {
@@ -320,6 +331,44 @@ impl Store {
     pub fn delete_session(&self, id: &SessionId) -> Result<(), StoreError> {
         self.connection()
             .execute("DELETE FROM sessions WHERE id = ?1", [id.as_str()])?;
+        Ok(())
+    }
+
+    /// Forgets a session whose directory could not be removed with it: the guest does not run.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn delete_session_here(&self, session: &Session) -> Result<(), StoreError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        let id = session.id.as_str();
+        transaction.execute(
+            "INSERT OR IGNORE INTO deleted_sessions (id, vm_id) VALUES (?1, ?2)",
+            params![id, session.vm_id.as_str()],
+        )?;
+        transaction.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Whether a session was deleted while its guest did not run.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn was_deleted_here(&self, id: &SessionId) -> Result<bool, StoreError> {
+        Ok(self.connection().query_row(
+            "SELECT EXISTS (SELECT 1 FROM deleted_sessions WHERE id = ?1)",
+            [id.as_str()],
+            |row| row.get(0),
+        )?)
+    }
+
+    /// Notes that such a session is gone from its guest as well.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn delete_session_there(&self, id: &SessionId) -> Result<(), StoreError> {
+        self.connection()
+            .execute("DELETE FROM deleted_sessions WHERE id = ?1", [id.as_str()])?;
         Ok(())
     }
 

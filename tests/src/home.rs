@@ -118,7 +118,16 @@ impl Home {
 
     /// `banger` with these arguments, not yet started; its standard input is closed.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.command_of(&self.binary, arguments)
+    }
+
+    /// Another program in the same surroundings.
+    pub fn command_of<A: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env_clear()
@@ -163,6 +172,11 @@ impl Home {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped());
         Running::spawn(command)
+    }
+
+    /// `banger` itself.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// What `--json` says of a session.
@@ -491,8 +505,12 @@ pub struct Running {
 }
 
 impl Running {
-    fn spawn(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("banger starts");
+    /// Starts a command, whose output must be pipes.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("it starts");
         let input = child.stdin.take();
         let output = pump(child.stdout.take().expect("piped"));
         let errors = pump(child.stderr.take().expect("piped"));

@@ -10,6 +10,7 @@ mod demo;
 mod deny;
 mod process;
 mod project;
+mod pty;
 mod screen;
 mod setup;
 mod test;

@@ -98,7 +98,9 @@ impl Pty {
         stty.stdin(self.slave.try_clone().expect("a clone"));
         let output = stty.output().expect("stty runs");
         assert!(output.status.success());
-        String::from_utf8(output.stdout).expect("text")
+        let text = String::from_utf8(output.stdout).expect("text");
+        // The first line tells the size, which is no mode.
+        text.lines().skip(1).collect()
     }
 }
 

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-/// Machines that were asked since this daemon started.
+/// Machines that were asked since this daemon started: while they ran, and while they were stopped.
 #[derive(Debug, Default)]
-pub struct Discovered(Mutex<HashSet<VmId>>);
+pub struct Discovered(Mutex<HashSet<(VmId, bool)>>);
 
 /// What the guest keeps of a session for a host that has forgotten it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,16 +62,22 @@ impl HostRecord {
 
 impl Sessions {
     /// Enters the sessions that a machine's guest knows and the database does not; once for each
-    /// machine while the daemon lives, since what is started later goes through it.
+    /// machine while the daemon lives (and once for its disk), since what is started later goes
+    /// through it.
     ///
     /// # Errors
     /// Where the guest can't be reached now. One that answers, and can't tell, has none.
     pub(super) async fn discover(&self, vm: &VmRecord) -> Result<(), Failure> {
-        if self.discovered.contains(&vm.id) {
+        let runs = self.machines.is_running(vm).await?;
+        if self.discovered.contains(&vm.id, runs) {
             return Ok(());
         }
-        match self.ask_for_sessions(vm).await {
-            Ok(()) => self.discovered.insert(&vm.id),
+        let guest = match runs {
+            true => Some(self.machines.guest(vm).await?),
+            false => None,
+        };
+        match self.ask_for_sessions(vm, guest).await {
+            Ok(()) => self.discovered.insert(&vm.id, runs),
             Err(failure) if matches!(failure.kind, Kind::Unreachable | Kind::Conflict) => {
                 return Err(failure);
             }
@@ -82,11 +88,7 @@ impl Sessions {
         Ok(())
     }
 
-    async fn ask_for_sessions(&self, vm: &VmRecord) -> Result<(), Failure> {
-        let guest = match self.machines.is_running(vm).await? {
-            true => Some(self.machines.guest(vm).await?),
-            false => None,
-        };
+    async fn ask_for_sessions(&self, vm: &VmRecord, guest: Option<Guest>) -> Result<(), Failure> {
         let state_root = match &guest {
             Some(guest) => guest.state_root()?,
             None => self.machines.stopped_guest(vm).await?.state_root,
@@ -97,8 +99,21 @@ impl Sessions {
                 None => self.host_records_of_stopped(vm, backend).await?,
             };
             for (id, record) in records {
-                if self.store.session_by_id(&id)?.is_none() {
+                if self.store.session_by_id(&id)?.is_some() {
+                    continue;
+                }
+                if !self.store.was_deleted_here(&id)? {
                     self.enter(vm, backend, &state_root, id, &record)?;
+                } else if let Some(guest) = &guest {
+                    let reference = plugin::Session {
+                        id: id.clone(),
+                        state_root: state_root.clone(),
+                        stdin_kind: StdinKind::None,
+                    };
+                    let script = backend.remove(&reference)?;
+                    if guest_script::run(&guest.remote, &script).await?.exit_code == 0 {
+                        self.store.delete_session_there(&id)?;
+                    }
                 }
             }
         }
@@ -158,14 +173,14 @@ impl Sessions {
 }
 
 impl Discovered {
-    fn contains(&self, vm: &VmId) -> bool {
+    fn contains(&self, vm: &VmId, runs: bool) -> bool {
         let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.contains(vm)
+        asked.contains(&(vm.clone(), runs))
     }
 
-    fn insert(&self, vm: &VmId) {
+    fn insert(&self, vm: &VmId, runs: bool) {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.insert(vm.clone());
+        asked.insert((vm.clone(), runs));
     }
 }
 

@@ -333,15 +333,13 @@ impl Sessions {
                     );
                     failure.hint(stop)
                 })?;
-            self.forget(&open.session)
+            self.store.delete_session(&open.session.id)?;
+            self.changes.tell_deleted(&open.session);
         } else {
-            self.forget(&session)
+            // Its directory goes when the guest is looked into next (see `discover`).
+            self.store.delete_session_here(&session)?;
+            self.changes.tell_deleted(&session);
         }
-    }
-
-    fn forget(&self, session: &Session) -> Result<(), Failure> {
-        self.store.delete_session(&session.id)?;
-        self.changes.tell_deleted(session);
         Ok(())
     }
 

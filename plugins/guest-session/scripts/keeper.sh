@@ -132,12 +132,12 @@ can_punch() {
 # needs, or to `wanted` where none needs an earlier one. Readers that are too far behind are ended;
 # those that died are forgotten.
 find_slowest() {
-    local reader mover at fd alive gone=()
+    local reader mover at fd alive began gone=()
     slowest=$wanted
     for reader in "$1/readers/"*".$2"; do
         [[ ${reader##*/} =~ ^([1-9][0-9]{0,6})\.([0-9]{1,19})\. ]] || continue
-        alive=
-        started_of "${BASH_REMATCH[1]}" && [[ $started == "${BASH_REMATCH[2]}" ]] && alive=1
+        alive='' began=${BASH_REMATCH[2]}
+        started_of "${BASH_REMATCH[1]}" && [[ $started == "$began" ]] && alive=1
         at=0 mover=
         # "OFFSET", and then "OFFSET PID" with the process that prints. Half written, it reads as 0:
         # nothing is freed this time.

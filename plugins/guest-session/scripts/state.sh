@@ -8,7 +8,7 @@ boot_now=
 read_value() {
     value=
     [[ -f $1 && ! -L $1 ]] || return 1
-    { IFS= read -r -d '' -n "$2" value; } 2>/dev/null <"$1"
+    IFS= read -r -d '' -n "$2" value <"$1"
     value=${value%$'\n'}
 }
 
@@ -24,11 +24,14 @@ read_number() {
 # is no such process, or only its corpse. Its name may hold spaces, newlines and parentheses: what
 # follows the last ") " is numbers.
 started_of() {
-    local stat='' fields=()
+    local stat=() fields=() IFS=' '
     started=
-    { IFS= read -r -d '' stat; } 2>/dev/null <"/proc/$1/stat"
-    [[ -n $stat ]] || return 1
-    read -r -a fields <<<"${stat##*) }"
+    # Mapfile reads at once what read would read byte by byte.
+    { mapfile -t stat <"/proc/$1/stat"; } 2>/dev/null
+    [[ ${#stat[@]} -gt 0 ]] || return 1
+    stat=("${stat[*]}")
+    # shellcheck disable=SC2206 # nothing but letters and numbers
+    fields=(${stat##*) })
     [[ ${fields[0]:-X} != [ZXx] && ${fields[19]:-} =~ ^[0-9]+$ ]] || return 1
     started=${fields[19]}
 }

@@ -26,3 +26,5 @@ while [[ -e /proc/$pid/fd/7 ]]; do
     ((now < deadline + 10000)) || refuse 4 "the supervisor did not close the input"
     read -r -t 0.01 -u "$quiet" _
 done
+# Not what the last read gave.
+exit 0

@@ -157,11 +157,7 @@ impl Guest for Plugin {
         Ok(shared::tail(&dir(&session), log(which), lines).into())
     }
 
-    fn offset_since(
-        session: Session,
-        which: OutputStream,
-        age_ms: u64,
-    ) -> Result<Script, Refusal> {
+    fn offset_since(session: Session, which: OutputStream, age_ms: u64) -> Result<Script, Refusal> {
         Ok(shared::offset_since(&dir(&session), log(which), age_ms).into())
     }
 

@@ -1,151 +1,20 @@
 //! The whole life of sessions, with the scripts really run.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use banger_plugin_testing::{command, eventually, exit_code, lint, run};
+mod guest;
+
+use banger_plugin_testing::{eventually, exit_code, lint, run};
 use banger_ssh_session::Plugin;
-use banger_ssh_session::contract::{
-    Guest as _, LaunchRequest, Output, OutputStream, Script, Session, SessionState, Snapshot,
-    StdinKind,
-};
-use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
-
-struct Guest {
-    root: tempfile::TempDir,
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        for snapshot in self.inspect() {
-            self.run(Plugin::stop(self.session(&snapshot.id), 0).unwrap(), b"");
-        }
-    }
-}
-
-impl Guest {
-    fn new() -> Self {
-        let root = tempfile::Builder::new()
-            .prefix("banger 'odd' $(name)\n")
-            .tempdir()
-            .unwrap();
-        Self { root }
-    }
-
-    fn root(&self) -> String {
-        format!("{}/sessions", self.root.path().display())
-    }
-
-    fn session(&self, id: &str) -> Session {
-        Session {
-            id: id.to_owned(),
-            state_root: self.root(),
-            stdin_kind: StdinKind::Pipe,
-        }
-    }
-
-    fn run(&self, script: Script, stdin: &[u8]) -> std::process::Output {
-        run(
-            &script.body,
-            &script.args,
-            &[script.stdin.as_slice(), stdin].concat(),
-        )
-    }
-
-    fn request(&self, id: &str, command: &[&[u8]], environment: &[(&str, &[u8])]) -> LaunchRequest {
-        LaunchRequest {
-            session: self.session(id),
-            command: command.iter().map(|word| word.to_vec()).collect(),
-            environment: environment
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
-                .collect(),
-            cwd: b"/tmp".to_vec(),
-            columns: 80,
-            rows: 24,
-            log_limit: 0,
-            host_record: b"{}".to_vec(),
-            options: Vec::new(),
-        }
-    }
-
-    fn launch(
-        &self,
-        id: &str,
-        command: &[&[u8]],
-        environment: &[(&str, &[u8])],
-    ) -> std::process::Output {
-        let script = Plugin::launch(self.request(id, command, environment)).unwrap();
-        self.run(script, b"")
-    }
-
-    fn launched(&self, id: &str, command: &[&[u8]]) {
-        let output = self.launch(id, command, &[]);
-        assert!(output.status.success(), "{output:?}");
-    }
-
-    fn inspect(&self) -> Vec<Snapshot> {
-        let output = self.run(Plugin::inspect(self.root(), vec![]), b"");
-        Plugin::read_inspect(Output {
-            exit_code: exit_code(&output),
-            stdout: output.stdout,
-            stderr: output.stderr,
-        })
-        .unwrap()
-    }
-
-    fn one(&self, id: &str) -> Snapshot {
-        self.inspect().into_iter().find(|one| one.id == id).unwrap()
-    }
-
-    fn ended(&self, id: &str) -> Snapshot {
-        eventually("the session ends", || {
-            Some(self.one(id)).filter(|one| one.state == SessionState::Exited)
-        })
-    }
-
-    /// Sends as the host does, with the mark at the payload's end.
-    fn send(&self, id: &str, timeout_ms: u32, payload: &[u8]) -> std::process::Output {
-        self.send_stream(id, timeout_ms, &[payload, MARK.as_bytes()].concat())
-    }
-
-    fn send_stream(&self, id: &str, timeout_ms: u32, stream: &[u8]) -> std::process::Output {
-        let script = Plugin::send(self.session(id), timeout_ms).unwrap();
-        let mut child = command(&script.body, &script.args)
-            .env("BANGER_END_MARK", MARK)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A script that ends early closes the pipe: its exit code is what counts.
-        drop(child.stdin.take().unwrap().write_all(stream));
-        child.wait_with_output().unwrap()
-    }
-
-    fn stdout(&self, id: &str) -> Vec<u8> {
-        std::fs::read(Plugin::paths(self.session(id)).stdout).unwrap()
-    }
-}
-
-const MARK: &str = "00112233445566778899aabbccddeeff";
-
-fn follow(guest: &Guest, id: &str, offset: u64) -> std::process::Child {
-    let script =
-        Plugin::attach_output(guest.session(id), OutputStream::Stdout, offset, true).unwrap();
-    command(&script.body, &script.args)
-        // Its end would end the reader.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
+use banger_ssh_session::contract::{Guest as _, Output, OutputStream, SessionState};
+use guest::{Guest, children, follow, is_alive, kill};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Command;
 
 #[test]
 fn scripts_are_clean() {
-    lint(std::path::Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/scripts"
-    )));
+    for scripts in ["scripts", "../guest-session/scripts"] {
+        lint(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(scripts));
+    }
 }
 
 #[test]
@@ -348,16 +217,9 @@ fn without_its_supervisor_a_session_runs_on_and_then_is_lost() {
     guest.launched("a", &[b"sleep", b"1000"]);
     let file = std::fs::read_to_string(Plugin::paths(guest.session("a")).monitor_pid).unwrap();
     let monitor = file.split(' ').next().unwrap();
-    assert!(
-        Command::new("kill")
-            .args(["-9", monitor])
-            .status()
-            .unwrap()
-            .success()
-    );
+    kill(monitor, "KILL");
     eventually("the supervisor is gone", || {
-        let stat = std::fs::read_to_string(format!("/proc/{monitor}/stat")).unwrap_or_default();
-        (stat.is_empty() || stat.contains(") Z")).then_some(())
+        (!is_alive(monitor)).then_some(())
     });
     let running = guest.one("a");
     assert_eq!(
@@ -407,24 +269,13 @@ fn a_reader_that_goes_away_leaves_nothing_behind() {
     let guest = Guest::new();
     guest.launched("a", &[b"sleep", b"1000"]);
     let mut reader = follow(&guest, "a", 0);
-    let bash = reader.id();
-    let children = || {
-        std::fs::read_to_string(format!("/proc/{bash}/task/{bash}/children"))
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
     let started = eventually("the reader", || {
-        Some(children()).filter(|all| all.len() == 2)
+        Some(children(reader.id())).filter(|all| all.len() == 3)
     });
     drop(reader.stdin.take());
     reader.wait().unwrap();
     for child in started {
-        eventually("its processes end", || {
-            let stat = std::fs::read_to_string(format!("/proc/{child}/stat"));
-            stat.is_err().then_some(())
-        });
+        eventually("its processes end", || (!is_alive(&child)).then_some(()));
     }
 }
 
@@ -474,7 +325,8 @@ fn any_bytes_are_read_or_refused() {
         }));
     };
     proptest!(|(bytes in prop::collection::vec(any::<u8>(), 0..200))| read(bytes));
-    let good = b"banger-sessions-1\0a\0running\x001\0\x001\0\x000\x000\x000\x000\x00\0\0end\0".to_vec();
+    let good =
+        b"banger-sessions-1\0a\0running\x001\0\x001\0\x000\x000\x000\x000\x00\0\0end\0".to_vec();
     assert_eq!(
         Plugin::read_inspect(Output {
             exit_code: 0,
@@ -492,4 +344,148 @@ fn any_bytes_are_read_or_refused() {
         let cut = Output { exit_code: 0, stdout: good[..at].to_vec(), stderr: vec![] };
         prop_assert!(Plugin::read_inspect(cut).is_err());
     });
+}
+
+#[test]
+fn a_launch_tells_what_inspect_tells() {
+    let guest = Guest::new();
+    let output = guest.launch("a", &[b"sleep", b"1000"], &[]);
+    let told = Plugin::read_inspect(Output {
+        exit_code: exit_code(&output),
+        stdout: output.stdout,
+        stderr: output.stderr,
+    });
+    assert_eq!(told.unwrap(), [guest.one("a")]);
+}
+
+#[test]
+fn host_records_are_found_again_and_the_oldest_give_way() {
+    let guest = Guest::new();
+    let records = || {
+        let output = guest.run(Plugin::host_records(guest.root()), b"");
+        assert!(output.stdout.len() < 1 << 20);
+        Plugin::read_host_records(Output {
+            exit_code: exit_code(&output),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
+        .unwrap()
+    };
+    assert_eq!(records(), []);
+    let mut expected: Vec<(String, Vec<u8>)> = vec![
+        (
+            "a".into(),
+            b"==> \0\xff\n\n==> b/host-record <==\n".to_vec(),
+        ),
+        ("b".into(), vec![]),
+        ("c".into(), vec![0; 16 * 1024]),
+    ];
+    for (id, record) in &expected {
+        let mut request = guest.request(id, &[b"true"], &[]);
+        request.host_record.clone_from(record);
+        guest.run(Plugin::launch(request).unwrap(), b"");
+    }
+    let foreign = format!("{}/d", guest.root());
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(format!("{foreign}/backend"), "tmux\n").unwrap();
+    std::fs::write(format!("{foreign}/host-record"), "theirs").unwrap();
+    let mut found = records();
+    found.sort();
+    assert_eq!(found, expected);
+
+    // Older than these, and with them too long.
+    for index in 0..80 {
+        let dir = format!("{}/old{index}", guest.root());
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(format!("{dir}/backend"), "ssh\n").unwrap();
+        let file = std::fs::File::create(format!("{dir}/host-record")).unwrap();
+        file.set_len(16 * 1024).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let mut found = records();
+    assert!((50..80).contains(&found.len()), "{}", found.len());
+    found.retain(|(id, _)| !id.starts_with("old"));
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn whoever_watches_is_told_of_each_change() {
+    let guest = Guest::new();
+    let mut watcher = guest.spawn(Plugin::watch(guest.root()));
+    let mut lines = BufReader::new(watcher.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().map(Result::unwrap);
+    assert_eq!(next().unwrap(), "");
+    guest.launched("a", &[b"cat"]);
+    assert_eq!(next().unwrap(), "a");
+    guest.launch("b", &[b"/no/such"], &[]);
+    assert_eq!(next().unwrap(), "b");
+    guest.run(Plugin::stop(guest.session("a"), 1000).unwrap(), b"");
+    assert_eq!(next().unwrap(), "a");
+    let started = children(watcher.id());
+    drop(watcher.stdin.take());
+    assert_eq!(next(), None);
+    assert!(watcher.wait().unwrap().success());
+    for child in started {
+        eventually("its processes end", || (!is_alive(&child)).then_some(()));
+    }
+}
+
+#[test]
+fn a_program_that_detaches_a_child_ends_with_its_own_code() {
+    let guest = Guest::new();
+    let script = b"setsid bash -c 'echo ready; read -r go <\"$1\"; echo late' x \"$1\" & exit 5";
+    let gate = guest.root.path().join("gate");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&gate)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let gate = gate.to_str().unwrap();
+    guest.launched("a", &[b"bash", b"-c", script, b"x", gate.as_bytes()]);
+    assert_eq!(guest.ended("a").exit_code, Some(5));
+    let stopped = guest.run(Plugin::stop(guest.session("a"), 0).unwrap(), b"");
+    assert!(stopped.status.success());
+    std::fs::write(gate, "go\n").unwrap();
+    eventually("the child writes", || {
+        (guest.stdout("a") == b"ready\nlate\n").then_some(())
+    });
+    assert_eq!(guest.one("a").state, SessionState::Exited);
+}
+
+#[test]
+fn a_program_is_looked_for_in_the_path_that_it_gets() {
+    let guest = Guest::new();
+    let environment: [(&str, &[u8]); 2] = [("PATH", b"/no/such"), ("UID", b"7")];
+    let output = guest.launch("a", &[b"bash", b"-c", b"true"], &environment);
+    assert_eq!(exit_code(&output), 1);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("bash is not found in PATH"));
+    let output = guest.launch("b", &[b"/bin/bash", b"-c", b"echo $PATH"], &environment);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(guest.ended("b").exit_code, Some(0));
+    assert_eq!(guest.stdout("b"), b"/no/such\n");
+}
+
+#[test]
+fn a_hundred_kilobytes_reach_the_program_unchanged() {
+    let guest = Guest::new();
+    let word = [b"-$(id)\n\xff".as_slice(), &[b'x'; 100_000]].concat();
+    let output = guest.launch(
+        "a",
+        &[
+            b"bash",
+            b"-c",
+            b"printf '%s\\0' \"$1\" \"$BIG\"",
+            b"x",
+            &word,
+        ],
+        &[("BIG", &word)],
+    );
+    assert!(output.status.success(), "{output:?}");
+    guest.ended("a");
+    let expected = [word.as_slice(), b"\0", &word, b"\0"].concat();
+    assert!(guest.stdout("a") == expected);
 }

@@ -8,12 +8,13 @@
 # child has ended, with up to some kilobytes of output still unread in the kernel.
 
 # No key does anything but reach the program: there is no prefix, no binding, no mouse mode. The
-# program is not trusted, so it gets no way to the clipboard or past tmux to the user's terminal.
+# program is not trusted, so it gets no way to the clipboard or past tmux to the user's terminal. Extended keys are off, for with them Escape
+# and a key that arrive together would be told as one key, which means something else.
 settings='
 set -g exit-empty on
 set -g escape-time 0
 set -g focus-events on
-set -g extended-keys on
+set -g extended-keys off
 set -g set-clipboard off
 set -g buffer-limit 1000
 set -g status off
@@ -61,11 +62,12 @@ monitor() {
     # For both, so that nobody waits for the other end when it opens one.
     exec 4<>.put/notice 6<>.gate
 
+    # Bash looks for the terminal of its jobs when it starts with `-m`, and only then.
     # A size that is set by hand alone: that of a client that observes must not matter. tmux 3.3 dies
     # where it is told so before there is a window.
     unset TMUX TMUX_PANE
     message=$(tmux -u -S ./tmux.sock -f ./tmux.conf new-session -d -s main -x "$columns" -y "$rows" \
-        bash ./script terminal "$dir" tty "$mask" / \; set-option -w window-size manual \; \
+        bash -m ./script terminal "$dir" tty "$mask" / \; set-option -w window-size manual \; \
         pipe-pane -O "$logger" 2>&1 >/dev/null 4>&- 6>&-) || fail "tmux cannot be started: $message"
 
     epoch_ms
@@ -105,9 +107,9 @@ is_stopped() {
 }
 
 terminal() {
-    local code abandoned='' size=-1 before tries=0
+    local code abandoned='' size=-1 before tries=0 fd
+    set +m
     exec 3<&0 </dev/null >/dev/null 2>&1
-    close_other_fds 3
     trap '' INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
     # The terminal is gone before we have closed it: so is tmux.
     trap 'abandoned=1' HUP
@@ -159,7 +161,14 @@ terminal() {
     hang_up
     : >.over
     set +m
-    close_other_fds 4 9
+    for fd in /proc/self/fd/*; do
+        # Bash itself has one, for its jobs.
+        if [[ $fd -ef /proc/self/fd/3 && ${fd##*/} != 3 ]]; then
+            fd=${fd##*/}
+            exec {fd}>&-
+        fi
+    done
+    exec 3>&-
     IFS= read -r -t 1 -u 4 _
     if (($? > 128)); then
         # Somebody keeps it open. What the program wrote has been read when the log has stood still,

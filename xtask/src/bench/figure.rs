@@ -60,6 +60,14 @@ pub fn median(times: &[Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
+/// The time that so many of a hundred do not exceed.
+pub fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let at = (times.len() * percent).div_ceil(100).max(1) - 1;
+    times.get(at).copied().unwrap_or_default()
+}
+
 /// The fastest and the slowest, for a person.
 pub fn spread(times: &[Duration]) -> String {
     let fastest = times.iter().min().copied().unwrap_or_default();
@@ -118,6 +126,10 @@ mod tests {
         let times = [5, 1, 9, 2, 3].map(Duration::from_millis);
         assert_eq!(median(&times), Duration::from_millis(3));
         assert_eq!(median(&[]), Duration::ZERO);
+        let hundred: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&hundred, 95), Duration::from_millis(95));
+        assert_eq!(percentile(&times, 95), Duration::from_millis(9));
+        assert_eq!(percentile(&[], 95), Duration::ZERO);
     }
 
     #[test]

@@ -114,6 +114,16 @@ impl Loopback {
         command
     }
 
+    /// The same on a terminal: `ssh -t`.
+    pub fn ssh_on_terminal(&self, remote: &str) -> Command {
+        let mut command = Command::new("ssh");
+        command
+            .arg("-F")
+            .arg(self.directory.path().join("ssh_config"))
+            .args(["-t", "bench", remote]);
+        command
+    }
+
     /// An error where the live connection was lost: `ssh` would have connected anew each time, and
     /// what was measured would be no floor.
     pub fn check(&self) -> Result<()> {

@@ -7,9 +7,11 @@
 mod boot;
 mod exec;
 mod figure;
+mod keys;
 mod loopback;
 mod memory;
 mod plugins;
+mod session;
 mod throughput;
 
 use crate::banger::Banger;
@@ -51,6 +53,10 @@ enum Part {
     Exec,
     /// 256 MiB each way through `vm exec`.
     Throughput,
+    /// 256 MiB of a session's output: kept, and as it is printed.
+    Session,
+    /// A key to a session with a terminal, and back.
+    Keys,
     /// Loading and calling plugins.
     Plugins,
     /// From nothing to SSH.
@@ -121,6 +127,8 @@ fn measure(bench: &Bench<'_>, only: &[Part]) -> Result<()> {
             Part::Memory => memory::measure(bench),
             Part::Exec => exec::measure(bench),
             Part::Throughput => throughput::measure(bench),
+            Part::Session => session::measure(bench),
+            Part::Keys => keys::measure(bench),
             Part::Plugins => plugins::measure(bench),
             Part::Boot => boot::measure(bench),
         };

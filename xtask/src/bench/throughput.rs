@@ -8,22 +8,17 @@ use crate::screen;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const SIZE: u64 = 256 << 20;
+/// Bytes of a transfer.
+pub const SIZE: u64 = 256 << 20;
 
 /// `vm exec` and `ssh` with its default cipher.
 pub fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let loopback = bench.loopback()?;
-    let data = bench.scratch.join("data");
-    let mut random = File::open("/dev/urandom")
-        .context("can't open /dev/urandom")?
-        .take(SIZE);
-    let mut file = File::create(&data).context("can't create the data")?;
-    std::io::copy(&mut random, &mut file).context("can't write the data")?;
-    drop(file);
+    let data = data(bench)?;
     verify(bench, loopback, &data)?;
 
     let path = data.to_str().context("the path of the data is no text")?;
@@ -76,6 +71,19 @@ pub fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// A file of random bytes, made when it is needed first.
+pub fn data(bench: &Bench<'_>) -> Result<PathBuf> {
+    let path = bench.scratch.join("data");
+    if !path.exists() {
+        let mut random = File::open("/dev/urandom")
+            .context("can't open /dev/urandom")?
+            .take(SIZE);
+        let mut file = File::create(&path).context("can't create the data")?;
+        std::io::copy(&mut random, &mut file).context("can't write the data")?;
+    }
+    Ok(path)
+}
+
 fn exec(bench: &Bench<'_>, loopback: &Loopback, remote: &str) -> Command {
     bench
         .banger
@@ -86,7 +94,8 @@ fn time(bench: &Bench<'_>, command: &mut Command) -> Result<Duration> {
     bench.signals.time(command.stdout(Stdio::null()))
 }
 
-fn rate(time: Duration) -> String {
+/// As MiB a second, for a person.
+pub fn rate(time: Duration) -> String {
     let mib = (SIZE >> 20) as f64;
     format!("{:.0} MiB/s", mib / time.as_secs_f64())
 }
