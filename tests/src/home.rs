@@ -551,6 +551,24 @@ impl Running {
         }
     }
 
+    /// Waits until its standard output holds so many bytes.
+    ///
+    /// # Panics
+    /// Where they do not come.
+    #[track_caller]
+    pub fn until_bytes(&mut self, count: usize) {
+        let since = Instant::now();
+        while self.stdout.len() < count {
+            match self
+                .output
+                .recv_timeout(DEADLINE.saturating_sub(since.elapsed()))
+            {
+                Ok(bytes) => self.stdout.extend(bytes),
+                Err(error) => panic!("{error} after {} of {count} bytes", self.stdout.len()),
+            }
+        }
+    }
+
     /// Waits until its standard error holds this.
     ///
     /// # Panics
