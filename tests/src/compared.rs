@@ -197,7 +197,7 @@ impl Told {
 
     /// Waits until the clients have got enough; whether they did before the time was over or the
     /// last of them ended.
-    pub fn wait(&mut self, until: Instant, enough: impl Fn(&[usize]) -> bool) -> bool {
+    pub fn wait(&mut self, until: Instant, mut enough: impl FnMut(&[usize]) -> bool) -> bool {
         loop {
             if enough(self.totals()) {
                 return true;

@@ -24,6 +24,16 @@ use crate::home::{DEADLINE, Home};
 const LEADER: &str = "code=$1; shift; trap '' HUP TERM INT; \"$@\"; printf %s \"$?\" >\"$code.new\"; \
                       mv \"$code.new\" \"$code\"; exec sleep 600";
 
+/// Counts what can't be seen.
+#[derive(Default)]
+struct Bells(usize);
+
+impl vt100::Callbacks for Bells {
+    fn audible_bell(&mut self, _: &mut vt100::Screen) {
+        self.0 += 1;
+    }
+}
+
 /// A terminal with a command on it.
 pub struct Screen {
     master: File,
@@ -34,7 +44,7 @@ pub struct Screen {
 }
 
 struct Drawn {
-    emulator: vt100::Parser,
+    emulator: vt100::Parser<Bells>,
     /// Everything that came, for a failure's message.
     bytes: Vec<u8>,
 }
@@ -82,7 +92,12 @@ impl Screen {
         drop(command);
         let drawn = Arc::new((
             Mutex::new(Drawn {
-                emulator: vt100::Parser::new(count(rows), count(columns), 0),
+                emulator: vt100::Parser::new_with_callbacks(
+                    count(rows),
+                    count(columns),
+                    0,
+                    Bells::default(),
+                ),
                 bytes: Vec::new(),
             }),
             Condvar::new(),
@@ -156,6 +171,31 @@ impl Screen {
         drop(drawn);
         // The kernel sends WINCH to whoever is in the foreground.
         tcsetwinsize(&self.master, size(columns, rows)).expect("resized");
+    }
+
+    /// Makes the screen empty, so that only what is drawn from now on is on it.
+    pub fn wipe(&self) {
+        let mut drawn = self.drawn.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drawn.emulator.process(b"\x1b[2J");
+    }
+
+    /// How many bells have rung.
+    pub fn bells(&self) -> usize {
+        let drawn = self.drawn.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drawn.emulator.callbacks().0
+    }
+
+    /// Waits until so many bells have rung.
+    ///
+    /// # Panics
+    /// Where they do not.
+    #[track_caller]
+    pub fn until_bells(&self, count: usize) {
+        let since = Instant::now();
+        while self.bells() < count {
+            assert!(since.elapsed() < DEADLINE, "no bell rings");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Waits until the screen is as wanted, and returns its text.
