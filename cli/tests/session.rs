@@ -311,7 +311,7 @@ fn kill_sends_any_signal() {
 #[test]
 fn an_input_is_closed_after_what_is_sent() {
     let (fake, calls) = keeping(|asked| match &asked.call {
-        Call::SessionSend(send) if send.message.is_none() && !send.close => {
+        Call::SessionSend(send) if send.message.is_none() => {
             let stream = asked.stream(|talk| {
                 use banger_core::frame::Frame;
                 assert_eq!(talk.read(), Some(Frame::Stdin(b"lines".to_vec())));
@@ -336,20 +336,17 @@ fn an_input_is_closed_after_what_is_sent() {
         .write_stdin("lines")
         .assert()
         .success();
-    assert_eq!(
-        *calls.lock().expect("a lock"),
-        [send(None, false), send(None, true)]
-    );
+    assert_eq!(*calls.lock().expect("a lock"), [send(None, true)]);
     let mut message = arguments.to_vec();
     message.extend(["--message", "hi"]);
     fake.banger(&message).assert().success();
     assert_eq!(last(&calls), send(Some("hi"), true));
-    // A terminal is not read from: there is no message.
+    // A terminal is not read from: nothing is written before.
     calls.lock().expect("a lock").clear();
     let pty = fake::pty::Pty::open(80, 24);
     let child = pty.spawn(fake.command(&arguments));
     assert_eq!(fake::pty::wait(child).code(), Some(0));
-    assert_eq!(*calls.lock().expect("a lock"), [send(None, true)]);
+    assert_eq!(*calls.lock().expect("a lock"), [send(Some(""), true)]);
 }
 
 #[test]

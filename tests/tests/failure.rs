@@ -82,7 +82,7 @@ fn an_unknown_session_is_said_by_every_command() {
         ("attach", &[], 125),
         ("stop", &[], 3),
         ("kill", &[], 3),
-        ("signal", &["INT"], 3),
+        ("kill", &["--signal", "INT"], 3),
         ("delete", &[], 3),
         ("wait", &[], 125),
     ] {
@@ -95,31 +95,41 @@ fn an_unknown_session_is_said_by_every_command() {
     no_session(&home);
 }
 
+/// Nothing but sessions that never ran.
+fn only_failed(home: &Home) {
+    let list = home.run(["--json", "vm", "session", "list"]).ok().json();
+    for session in list["sessions"].as_array().expect("a list") {
+        assert_eq!(session["snapshot"]["state"], "failed", "{session}");
+        assert_ne!(session["failure"]["stage"], "", "{session}");
+    }
+    assert!(files(&home.guest_home()).is_empty(), "nothing in the guest");
+}
+
 #[test]
-fn a_launch_that_can_not_work_is_refused_and_leaves_nothing() {
+fn a_launch_that_can_not_work_is_refused_and_tells_why_later_too() {
     let home = home();
     let refused = start(&home, &["--", "nosuch"]).failure(6);
     assert_eq!(refused["kind"], "launch");
     assert_eq!(refused["stage"], "preflight-commands");
     assert!(message(&refused).contains("nosuch"), "{refused}");
-    no_session(&home);
+    only_failed(&home);
 
     let refused = start(&home, &["--require", "nosuch1", "--", "true"]).failure(6);
     assert_eq!(refused["stage"], "preflight-commands");
     assert!(message(&refused).contains("nosuch1"), "{refused}");
-    no_session(&home);
+    only_failed(&home);
 
     let refused = start(&home, &["--cwd", "/no/such dir", "--", "true"]).failure(6);
     assert_eq!(refused["stage"], "preflight-cwd");
     assert!(message(&refused).contains("/no/such dir"), "{refused}");
-    no_session(&home);
+    only_failed(&home);
 
     // A file is no directory, and a directory no program.
     let refused = start(&home, &["--cwd", "/etc/passwd", "--", "true"]).failure(6);
     assert_eq!(refused["stage"], "preflight-cwd");
     let refused = start(&home, &["--", "/etc"]).failure(6);
     assert_eq!(refused["stage"], "preflight-commands");
-    no_session(&home);
+    only_failed(&home);
 
     for bad in [
         &["--cwd", "relative", "--", "true"][..],
@@ -141,7 +151,7 @@ fn a_launch_that_can_not_work_is_refused_and_leaves_nothing() {
         assert!(![0, 1].contains(&code), "{bad:?}: {ran:?}");
         ran.failure(code);
     }
-    no_session(&home);
+    only_failed(&home);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use banger_core::protocol::session::{
     OutputFrom, Session, SessionAttach, SessionLogs, SessionRef, TerminalSize,
 };
 use banger_core::session::OutputStream;
-use banger_core::{Failure, Kind};
+use banger_core::{Failure, Kind, SessionId};
 use banger_host::dirs::Dirs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -46,6 +46,14 @@ impl Ask {
                 Some(OutputStream::Stdout) => channel == Channel::Stdout,
                 Some(OutputStream::Stderr) => channel == Channel::Stderr,
             },
+        }
+    }
+
+    /// Asks for this very session from now on: another may get its name.
+    pub fn stay_with(&mut self, id: &SessionId) {
+        match self {
+            Self::Attach(attach) => attach.session = id.to_string(),
+            Self::Logs(logs) => logs.session = id.to_string(),
         }
     }
 
@@ -119,6 +127,8 @@ pub struct Link {
     pub socket: UnixStream,
     /// Where the streams begin.
     pub from: Position,
+    /// Whose they are.
+    pub session_id: SessionId,
     /// What came of a frame so far.
     pub frames: Frames,
     /// What is still to be written to it: whole frames, of which the first may be begun.
@@ -161,6 +171,7 @@ impl Link {
                 stdout: reply.stdout_offset,
                 stderr: reply.stderr_offset,
             },
+            session_id: reply.session_id.clone(),
             frames: Frames::default(),
             outgoing: Vec::new(),
             _client: client,

@@ -4,16 +4,19 @@
 //! One loop waits for everything at once: signals, keys, the stream, our own outputs, the next
 //! connection. It writes only what can be written without waiting, so a key or a signal is always
 //! heard. What is connected and how is the business of `link.rs`; what was taken of the input, of
-//! `input.rs`; where the output stands, of `output.rs`; the terminal, of `screen.rs`.
+//! `input.rs`; where the output stands, of `output.rs`; the user, of `keys.rs`; the terminal, of
+//! `screen.rs`.
 
 mod detach;
 mod input;
+mod keys;
 mod link;
 mod output;
 pub mod screen;
 
 pub use detach::DetachKey;
 pub use input::Kept;
+pub use keys::Keys;
 pub use link::{Ask, Link};
 pub use output::Face;
 
@@ -21,7 +24,7 @@ use crate::context::Context;
 use crate::error::{CommandError, host};
 use crate::frames::{Channel, Item};
 use crate::output::Output;
-use crate::signal::{Signal, Signals, timespec};
+use crate::signal::{Signals, timespec};
 use crate::{stream, text};
 use banger_core::frame::Frame;
 use banger_core::{Failure, Kind, escape};
@@ -41,19 +44,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A connection that says nothing but lasts so long is taken for good.
 const PROVEN: Duration = Duration::from_secs(1);
-
-/// What is done with what is typed.
-#[derive(Debug)]
-pub enum Keys {
-    /// Standard input is not read.
-    Ignored,
-    /// It goes to the session, each byte once.
-    Kept(Kept),
-    /// Each key goes to the program that draws our terminal.
-    Typed(DetachKey),
-    /// The terminal is raw, and the session gets nothing: these keys leave.
-    Watching(DetachKey),
-}
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +128,7 @@ impl Following {
     /// Where the environment does not tell where banger's files are, or signals can't be caught.
     pub fn new(
         context: &Context,
-        ask: Ask,
+        mut ask: Ask,
         link: Link,
         keys: Keys,
         face: Face,
@@ -148,6 +138,7 @@ impl Following {
         if matches!(face, Face::Screen(_)) {
             signals.push(Arc::new(Signals::catch_of_terminal()?));
         }
+        ask.stay_with(&link.session_id);
         Ok(Self {
             dirs: context.dirs()?,
             output: context.output,
@@ -290,79 +281,6 @@ impl Following {
 
     fn take_state(&mut self) -> State {
         std::mem::replace(&mut self.state, State::Nothing)
-    }
-
-    /// Whether to go on.
-    fn hear_signals(&mut self) -> bool {
-        let signals = self.signals.clone();
-        for signal in signals.iter().filter_map(|signals| signals.next()) {
-            if signal != Signal::Resized {
-                return false;
-            }
-            let Some(size) = screen::size() else { continue };
-            self.ask.resize(size);
-            if let State::Connected { link, .. } = &mut self.state {
-                let frame: Frame = Frame::Resize {
-                    columns: size.columns,
-                    rows: size.rows,
-                };
-                link.outgoing.extend(frame.encode());
-            }
-        }
-        true
-    }
-
-    /// Reads what was typed; whether to go on.
-    fn read_keys(&mut self, buffer: &mut [u8]) -> bool {
-        let room = match &self.keys {
-            Keys::Kept(kept) => kept.room().min(buffer.len()),
-            _ => buffer.len(),
-        };
-        let room = buffer.get_mut(..room).unwrap_or_default();
-        let read = match rustix::io::read(rustix::stdio::stdin(), &mut *room) {
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return true,
-            // An input that can't be read is as good as at its end.
-            Ok(0) | Err(_) => None,
-            Ok(length) => room.get(..length),
-        };
-        match (&mut self.keys, read) {
-            (Keys::Ignored, _) => {}
-            (Keys::Kept(kept), Some(bytes)) => kept.push(bytes),
-            (Keys::Kept(kept), None) => kept.end(),
-            // A raw terminal has no end of input: it has gone.
-            (Keys::Typed(_) | Keys::Watching(_), None) => self.hung_up = true,
-            (Keys::Watching(key), Some(bytes)) => {
-                return key
-                    .find(bytes)
-                    .or(DetachKey::INTERRUPT.find(bytes))
-                    .is_none();
-            }
-            (Keys::Typed(key), Some(bytes)) => {
-                let end = key.find(bytes);
-                let typed = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-                match &mut self.state {
-                    State::Connected { link, .. } => {
-                        if !typed.is_empty() {
-                            link.outgoing.extend(Frame::Stdin(typed).encode());
-                        }
-                    }
-                    // Nobody could say how much of it arrived: refused, and heard to be.
-                    _ => self.pending.push_bell(),
-                }
-                return end.is_none();
-            }
-        }
-        true
-    }
-
-    /// Hands over what the session may be sent now.
-    fn queue_input(&mut self) {
-        if let (State::Connected { link, .. }, Keys::Kept(kept)) = (&mut self.state, &mut self.keys)
-            && link.outgoing.is_empty()
-            && let Some(frame) = kept.next()
-        {
-            link.outgoing = frame;
-        }
     }
 
     fn use_socket(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {

@@ -18,6 +18,9 @@ static SAVED: Mutex<Option<Saved>> = Mutex::new(None);
 /// Whether the alternate screen is shown.
 static ALTERNATE: AtomicBool = AtomicBool::new(false);
 
+/// Whether keys are told apart more finely than usual (the protocol of the kitty terminal).
+static KEYS: AtomicBool = AtomicBool::new(false);
+
 /// A terminal, and the modes that it had before it was raw.
 #[derive(Debug)]
 struct Saved {
@@ -28,6 +31,9 @@ struct Saved {
 
 /// Back to the screen that was there before, where a program has left another one.
 const LEAVE_ALTERNATE: &[u8] = b"\x1b[?1049l";
+
+/// Back to the usual keys. Each of the two screens remembers its own.
+const USUAL_KEYS: &[u8] = b"\x1b[<9u";
 
 /// What a program that was cut off may have left: colours, no cursor, mouse and focus reports,
 /// bracketed paste, other cursor keys and keypad, extended keys, lines that do not wrap.
@@ -106,8 +112,13 @@ fn restore() {
     let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(saved) = saved else { return };
     let mut reset = Vec::new();
+    let keys = KEYS.swap(false, Ordering::SeqCst);
+    if keys {
+        reset.extend_from_slice(USUAL_KEYS);
+    }
     if ALTERNATE.swap(false, Ordering::SeqCst) {
         reset.extend_from_slice(LEAVE_ALTERNATE);
+        reset.extend_from_slice(if keys { USUAL_KEYS } else { b"" });
     }
     reset.extend_from_slice(RESET);
     if is_writable(&saved.output) {
@@ -141,32 +152,48 @@ enum State {
     Escape,
     Bracket,
     Private,
+    Keys,
+}
+
+/// What was said of the screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// From here on the alternate screen is shown, or is not.
+    Alternate(bool),
+    /// Keys come in another form.
+    FineKeys,
 }
 
 impl Screen {
     /// Notes what goes to the terminal, in pieces of any size.
     pub fn note(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            if let Some(is_shown) = self.step(*byte) {
-                ALTERNATE.store(is_shown, Ordering::SeqCst);
+            match self.step(*byte) {
+                Some(Told::Alternate(is_shown)) => ALTERNATE.store(is_shown, Ordering::SeqCst),
+                Some(Told::FineKeys) => KEYS.store(true, Ordering::SeqCst),
+                None => {}
             }
         }
     }
 
-    /// Whether the alternate screen is shown from here on; none where nothing is said of it.
-    fn step(&mut self, byte: u8) -> Option<bool> {
+    fn step(&mut self, byte: u8) -> Option<Told> {
         let (state, mut told) = (self.state, None);
         self.state = match (state, byte) {
             (_, 0x1b) => State::Escape,
             // A full reset.
             (State::Escape, b'c') => {
-                told = Some(false);
+                told = Some(Told::Alternate(false));
                 State::Text
             }
             (State::Escape, b'[') => State::Bracket,
             (State::Bracket, b'?') => {
                 (self.number, self.alternate_named) = (0, false);
                 State::Private
+            }
+            (State::Bracket, b'>' | b'=') | (State::Keys, b'0'..=b'9' | b';') => State::Keys,
+            (State::Keys, b'u') => {
+                told = Some(Told::FineKeys);
+                State::Text
             }
             (State::Private, b'0'..=b'9') => {
                 let digit = u32::from(byte - b'0');
@@ -179,7 +206,9 @@ impl Screen {
                 if byte == b';' {
                     State::Private
                 } else {
-                    told = self.alternate_named.then_some(byte == b'h');
+                    told = self
+                        .alternate_named
+                        .then_some(Told::Alternate(byte == b'h'));
                     State::Text
                 }
             }
@@ -233,7 +262,7 @@ mod tests {
         assert_eq!(modes(), before);
     }
 
-    fn shown(bytes: &[u8]) -> Option<bool> {
+    fn told(bytes: &[u8]) -> Option<Told> {
         let mut screen = Screen::default();
         bytes.iter().filter_map(|byte| screen.step(*byte)).last()
     }
@@ -241,17 +270,23 @@ mod tests {
     #[test]
     fn the_alternate_screen_is_followed() {
         for (bytes, expected) in [
-            (&b"\x1b[?1049h"[..], Some(true)),
-            (b"\x1b[?1049h text \x1b[?1049l", Some(false)),
-            (b"\x1b[?25;1047h", Some(true)),
-            (b"\x1b[?47h", Some(true)),
-            (b"\x1b[?1049h\x1bc", Some(false)),
+            (&b"\x1b[?1049h"[..], Some(Told::Alternate(true))),
+            (
+                b"\x1b[?1049h text \x1b[?1049l",
+                Some(Told::Alternate(false)),
+            ),
+            (b"\x1b[?25;1047h", Some(Told::Alternate(true))),
+            (b"\x1b[?47h", Some(Told::Alternate(true))),
+            (b"\x1b[?1049h\x1bc", Some(Told::Alternate(false))),
             (b"\x1b[?1049\x1b[?25h", None),
             (b"\x1b[1049h", None),
+            (b"\x1b[>1u", Some(Told::FineKeys)),
+            (b"\x1b[=15;1u", Some(Told::FineKeys)),
+            (b"\x1b[u\x1b[>1m\x1b[<u", None),
             (b"[?1049h", None),
             (b"\x1b[?10490h\x1b[?99999999999h", None),
         ] {
-            assert_eq!(shown(bytes), expected, "{bytes:?}");
+            assert_eq!(told(bytes), expected, "{bytes:?}");
         }
     }
 }

@@ -13,7 +13,8 @@ and that test fails where the two differ. Exit codes are in [exit-codes.md](exit
 
 What comes from the guest (the output of commands, logs, patches) reaches files and pipes byte for
 byte. On a terminal, control characters and escape sequences in it are shown escaped, unless a
-command has `--raw` and it is given.
+command has `--raw` and it is given. A session's terminal that is drawn on yours (`vm session attach`)
+reaches it as it is, as with ssh.
 ";
 
 /// Print docs/cli.md

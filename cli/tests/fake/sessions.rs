@@ -89,6 +89,7 @@ pub fn player(
                         let stream = asked.stream(talk);
                         asked.reply(&OutputFrom {
                             stream,
+                            session_id: session.id.clone(),
                             stdout_offset,
                             stderr_offset,
                         });

@@ -91,6 +91,7 @@ impl Sessions {
             _ => None,
         };
         let outputs: Vec<(OutputStream, Process)> = streams.into_iter().zip(processes).collect();
+        let session_id = open.session.id.clone();
         let (sessions, vm) = (Arc::clone(self), vm.clone());
         let stream = self.streams.open(move |connection| async move {
             sessions
@@ -99,6 +100,7 @@ impl Sessions {
         });
         Ok(OutputFrom {
             stream,
+            session_id,
             stdout_offset,
             stderr_offset,
         })
@@ -203,6 +205,7 @@ impl Sessions {
             open.session.snapshot.stdout_bytes,
             open.session.snapshot.stderr_bytes,
         );
+        let session_id = open.session.id.clone();
         let (sessions, vm) = (Arc::clone(self), vm.clone());
         let stream = self.streams.open(move |connection| async move {
             sessions
@@ -211,6 +214,7 @@ impl Sessions {
         });
         Ok(OutputFrom {
             stream,
+            session_id,
             stdout_offset,
             stderr_offset,
         })

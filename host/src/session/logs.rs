@@ -54,6 +54,7 @@ impl Sessions {
         }
         let processes = guest_script::start_together(&open.guest.remote, &scripts).await?;
         let outputs = streams.into_iter().zip(processes).collect();
+        let session_id = open.session.id;
         let stream = self.streams.open(move |connection| async move {
             let Connection { reader, mut writer } = connection;
             let (_, nothing_taken) = mpsc::channel(1);
@@ -67,6 +68,7 @@ impl Sessions {
         });
         Ok(OutputFrom {
             stream,
+            session_id,
             stdout_offset,
             stderr_offset,
         })

@@ -135,6 +135,7 @@ impl Sessions {
             *offset = log.offset();
             logs.push(log);
         }
+        let session_id = session.id.clone();
         let stream = self.streams.open(move |connection| async move {
             let Connection { reader, mut writer } = connection;
             let end = tokio::select! {
@@ -147,6 +148,7 @@ impl Sessions {
         });
         Ok(OutputFrom {
             stream,
+            session_id,
             stdout_offset,
             stderr_offset,
         })

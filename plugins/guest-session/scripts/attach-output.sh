@@ -21,9 +21,17 @@ if ! enter "$dir" "$which" "$offset"; then
     refuse 5 "the session's $which is no longer kept from byte $offset on: it begins at byte $number"
 fi
 
+# Opens the log as fd 5 at `offset`. What is there already goes out by cat: its pieces are 16 times
+# those of tail, which makes it twice as fast.
+open_log() {
+    exec 5<"$log" || exit 1
+    ((offset == 0)) || dd bs=1 skip="$offset" count=0 status=none <&5 || exit 1
+}
+
 if [[ -z $follow ]]; then
-    [[ -n $registration ]] || exec tail -c "+$((offset + 1))" -- "$log"
-    tail -c "+$((offset + 1))" -- "$log" &
+    open_log
+    [[ -n $registration ]] || exec cat <&5
+    cat <&5 &
     reader=$!
     entered "$reader"
     wait "$reader"
@@ -31,11 +39,9 @@ if [[ -z $follow ]]; then
 else
     # Beyond the end, tail would take the log for one that was cut, and print all of it.
     skip=0
-    if ((offset > 0)); then
-        size=$(exec stat -c %s -- "$log") || exit 1
-        if ((offset > size)); then
-            skip=$((offset - size)) offset=$size
-        fi
+    size=$(exec stat -c %s -- "$log") || exit 1
+    if ((offset > size)); then
+        skip=$((offset - size)) offset=$size
     fi
     exec 3<&0 </dev/null
     if ((skip > 0)); then
@@ -53,7 +59,22 @@ else
     fi
     # Output comes by inotify, at once; the interval is only that of looking after the end. Tail looks
     # at the log once more after it has seen that.
-    tail -c "+$((offset + 1))" -f -s 0.1 --pid="$end" -- "$log" 3<&- &
+    {
+        if ((size - offset > 1048576)); then
+            mover=
+            trap 'kill -s KILL "$mover"; exit 143' TERM
+            trap 'kill -s KILL "$mover"; exit 138' USR1
+            open_log
+            cat <&5 3<&- &
+            mover=$!
+            wait "$mover" || exit
+            position_of "$BASHPID" 5 || exit 1
+            offset=$position
+            exec 5<&-
+            trap - TERM USR1
+        fi
+        exec tail -c "+$((offset + 1))" -f -s 0.1 --pid="$end" -- "$log"
+    } 3<&- &
     reader=$!
     entered "$reader"
     waiter=

@@ -78,6 +78,8 @@ tell() {
     begun=$number
     read_number "$dir/ended-at"
     ended=$number
+    # It may have ended since its state was read.
+    [[ $state != running && $state != starting ]] || ended=
     read_number "$dir/stdout-start"
     out_start=${number:-0}
     read_number "$dir/stderr-start"

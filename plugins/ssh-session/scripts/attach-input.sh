@@ -67,7 +67,7 @@ started_of "$$" && printf '%s\n' "$$ $started" >"$file.pid" && keep_count ||
 # A pipe can be opened once more, to be read without blocking; what sshd gives may be a socket.
 exec 3<&0
 if [[ ! -p /dev/fd/3 ]]; then
-    exec 3< <(exec cat 8>&-)
+    exec 3< <(exec cat <&3 8>&-)
     pump=$!
 fi
 exec </dev/null

@@ -7,7 +7,7 @@ use banger_plugin_testing::{eventually, exit_code, lint, run};
 use banger_ssh_session::Plugin;
 use banger_ssh_session::contract::{Guest as _, Output, OutputStream, SessionState};
 use guest::{Guest, children, follow, is_alive, kill};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Command;
 
 #[test]
@@ -226,12 +226,21 @@ fn without_its_supervisor_a_session_runs_on_and_then_is_lost() {
         (running.state, running.alive),
         (SessionState::Running, true)
     );
+    let mut reader = follow(&guest, "a", 0);
+    let log = Plugin::paths(guest.session("a")).stdout;
+    let mut log = std::fs::File::options().append(true).open(log).unwrap();
+    log.write_all(b"still read").unwrap();
+    let mut seen = vec![0; 10];
+    let output = reader.stdout.as_mut().unwrap();
+    output.read_exact(&mut seen).unwrap();
+    assert_eq!(seen, b"still read");
     assert!(
         guest
             .run(Plugin::stop(guest.session("a"), 5000).unwrap(), b"")
             .status
             .success()
     );
+    assert!(reader.wait().unwrap().success());
     assert_eq!(guest.one("a").state, SessionState::Lost);
 }
 

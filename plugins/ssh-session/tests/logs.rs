@@ -254,10 +254,50 @@ fn what_was_written_since_then_begins_there_or_earlier() {
     ] {
         assert_eq!(since(&guest, age), expected, "{age}");
     }
-    std::fs::write(format!("{}/boot-id", guest.dir("a")), "another\n").unwrap();
+    let boot_file = format!("{}/boot-id", guest.dir("a"));
+    let boot = std::fs::read(&boot_file).unwrap();
+    std::fs::write(&boot_file, "another\n").unwrap();
     for (age, expected) in [(5_000, "5\n"), (40_000, "5\n"), (60_000, "0\n")] {
         assert_eq!(since(&guest, age), expected, "{age}");
     }
     std::fs::write(format!("{}/stdout-start", guest.dir("a")), "7\n").unwrap();
     assert_eq!(since(&guest, 40_000), "7\n");
+    std::fs::write(&boot_file, boot).unwrap();
+}
+
+#[test]
+fn much_that_is_there_already_is_followed_by_what_comes() {
+    let guest = Guest::new();
+    guest.launched("a", &[b"cat"]);
+    let piece: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
+    assert!(guest.send("a", 20_000, &piece).status.success());
+    eventually("it is there", || {
+        (guest.one("a").stdout_bytes == 4_000_000).then_some(())
+    });
+    let readers = [0, 5].map(|offset| (offset, follow(&guest, "a", offset)));
+    assert!(guest.send("a", 20_000, &piece).status.success());
+    let all = piece.repeat(2);
+    let threads = readers.map(|(offset, mut reader)| {
+        let all = all.clone();
+        std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            reader
+                .stdout
+                .take()
+                .unwrap()
+                .read_to_end(&mut seen)
+                .unwrap();
+            assert!(reader.wait().unwrap().success());
+            let offset = usize::try_from(offset).unwrap();
+            assert!(seen == all[offset..], "{} bytes", seen.len());
+        })
+    });
+    eventually("all is there", || {
+        (guest.one("a").stdout_bytes == 8_000_000).then_some(())
+    });
+    guest.run(Plugin::stop(guest.session("a"), 1000).unwrap(), b"");
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert!(guest.log("a", 3_999_999).stdout == all[3_999_999..]);
 }

@@ -525,9 +525,8 @@ fn vim_is_driven_left_and_found_again() {
     assert!(!first.contents().contains("not from here"));
     first.close();
     // One client is left, and no process of the other.
-    let clients = || processes_with(b"attach-session").len();
     eventually("the client's processes end", || {
-        (clients() == 1).then_some(())
+        (clients() == one).then_some(())
     });
 
     // With the observer alone the size stays; and the next one gets the whole screen.

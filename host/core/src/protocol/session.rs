@@ -162,6 +162,8 @@ pub struct OutputFrom {
     /// Where the bytes come.
     #[serde(flatten)]
     pub stream: Stream,
+    /// Whose they are: another session may get the name later.
+    pub session_id: SessionId,
     /// The first byte of standard output.
     pub stdout_offset: u64,
     /// The first byte of standard error.

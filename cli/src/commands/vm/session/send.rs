@@ -2,7 +2,7 @@
 
 use super::Which;
 use crate::context::Context;
-use crate::error::{CommandError, Outcome};
+use crate::error::Outcome;
 use crate::stream::{self, Ended, Input, OnSignal};
 use crate::terminal::{Terminal, Trust};
 use crate::value;
@@ -58,15 +58,12 @@ impl Send {
         };
         let closes_only = self.eof && std::io::stdin().is_terminal();
         if request.message.is_none() && !closes_only {
-            let streamed = SessionSend {
-                close: false,
-                ..request.clone()
-            };
-            send_stdin(context, streamed)?;
-            if !self.eof {
-                return Ok(0);
-            }
+            return send_stdin(context, request);
         }
+        let request = SessionSend {
+            message: Some(request.message.unwrap_or_default()),
+            ..request
+        };
         let reply = context.call::<SessionSent>(Call::SessionSend(request))?;
         if context.output.json {
             context.output.print_json(&reply.json)?;
@@ -75,7 +72,7 @@ impl Send {
     }
 }
 
-fn send_stdin(context: &Context, request: SessionSend) -> Result<(), CommandError> {
+fn send_stdin(context: &Context, request: SessionSend) -> Outcome {
     let mut client = context.client()?;
     let reply = client.call::<Stream>(Call::SessionSend(request))?;
     let ended = stream::run(
@@ -86,7 +83,7 @@ fn send_stdin(context: &Context, request: SessionSend) -> Result<(), CommandErro
         &mut Terminal::new(Trust::Escaped),
     )?;
     match ended {
-        Ended::Exit(0) => Ok(()),
+        Ended::Exit(0) => Ok(0),
         Ended::Exit(code) => Err(Failure::new(
             Kind::Guest,
             format!("not all was written: it ended with exit code {code}"),
