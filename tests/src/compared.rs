@@ -81,10 +81,10 @@ impl Compared {
     /// Waits for its end: its exit code, once both streams have come whole.
     ///
     /// # Errors
-    /// What was wrong with a stream.
+    /// What was wrong with a stream, or that it did not end in time.
     ///
     /// # Panics
-    /// Where it does not end in time.
+    /// Where it can't be waited for.
     pub fn finish(&mut self) -> Result<Option<i32>, String> {
         let (ended, late) = mpsc::channel::<()>();
         let pid = Pid::from_child(&self.child);
@@ -97,9 +97,12 @@ impl Compared {
         });
         let status = self.child.wait().expect("it ends");
         drop(ended);
-        assert!(!watchdog.join().unwrap_or(true), "a client did not end");
+        let is_late = watchdog.join().unwrap_or(true);
         for stream in self.streams.drain(..) {
             stream.join().map_err(|_| "a reader has panicked")??;
+        }
+        if is_late {
+            return Err(format!("it did not end within {DEADLINE:?}"));
         }
         Ok(status.code())
     }
