@@ -209,6 +209,53 @@ impl Home {
         pid
     }
 
+    /// Kills a session's supervisor and then its program with SIGKILL: nobody sees how it ends.
+    ///
+    /// # Panics
+    /// Where its state directory does not tell who they are.
+    pub fn kill_unseen(&self, name: &str) {
+        let session = self.session(name);
+        let directory = PathBuf::from(session["state_dir"].as_str().expect("a directory"));
+        for file in ["monitor-pid", "pid"] {
+            let text = fs::read_to_string(directory.join(file)).expect("there");
+            let pid = text
+                .split_whitespace()
+                .next()
+                .and_then(|pid| pid.parse().ok());
+            let pid = pid.and_then(Pid::from_raw).expect("a process id");
+            kill_process(pid, Signal::KILL).expect("killed");
+        }
+    }
+
+    /// The daemon that holds the lock; none where none does. It asks no daemon, so it is quick, and
+    /// tells also of one that answers nobody.
+    pub fn holder(&self) -> Option<Pid> {
+        let file = fs::File::open(self.banger_home().join("state/daemon.lock")).ok()?;
+        let free = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+        if free.is_ok() {
+            return None;
+        }
+        let holder: Value = serde_json::from_reader(file).ok()?;
+        Pid::from_raw(i32::try_from(holder["pid"].as_i64()?).ok()?)
+    }
+
+    /// Waits until a daemon runs and kills it with SIGKILL.
+    pub fn kill_next_daemon(&self) {
+        crate::until("a daemon runs", || {
+            self.holder()
+                .is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+        });
+    }
+
+    /// A greeted connection to the daemon, which is started where none runs.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn rpc(&self) -> crate::rpc::Rpc {
+        let _ = self.run(["daemon", "start"]).ok();
+        crate::rpc::Rpc::greet(&self.socket()).expect("a daemon")
+    }
+
     /// Everything below `BANGER_HOME`, with contents: to show that nothing has changed.
     /// The database's own files and the log are left out.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
@@ -500,6 +547,24 @@ impl Running {
                     String::from_utf8_lossy(&self.stdout),
                     String::from_utf8_lossy(&self.errors.try_iter().flatten().collect::<Vec<_>>())
                 ),
+            }
+        }
+    }
+
+    /// Waits until its standard output holds so many bytes.
+    ///
+    /// # Panics
+    /// Where they do not come.
+    #[track_caller]
+    pub fn until_bytes(&mut self, count: usize) {
+        let since = Instant::now();
+        while self.stdout.len() < count {
+            match self
+                .output
+                .recv_timeout(DEADLINE.saturating_sub(since.elapsed()))
+            {
+                Ok(bytes) => self.stdout.extend(bytes),
+                Err(error) => panic!("{error} after {} of {count} bytes", self.stdout.len()),
             }
         }
     }

@@ -1,9 +1,13 @@
 //! Harness and the tests that cross crates, grouped by the question they answer.
 
+pub mod compared;
 pub mod home;
+pub mod random;
 pub mod rpc;
 pub mod schema;
+pub mod screen;
 pub mod sshd;
+pub mod stream;
 
 /// Asks again and again until the answer is yes.
 ///

@@ -197,7 +197,8 @@ impl Sshd {
         let _ = child.wait();
     }
 
-    /// Cuts every connection by killing the process that serves it; the server goes on listening.
+    /// Cuts every connection by killing the process that serves it, and everything that it has
+    /// started and not detached; the server goes on listening.
     pub fn cut_connections(&self) {
         if let Some(child) = &self.child {
             for connection in children(pid(child)) {
@@ -208,6 +209,22 @@ impl Sshd {
                     let _ = kill_process(session, Signal::KILL);
                 }
             }
+        }
+    }
+
+    /// Cuts every connection as a network would: sshd's own processes are killed, and what they
+    /// have started finds its input at an end.
+    pub fn cut_network(&self) {
+        fn cut(process: Pid) {
+            let name = fs::read_to_string(format!("/proc/{}/comm", process.as_raw_nonzero()));
+            if name.is_ok_and(|name| name.starts_with("sshd")) {
+                let below = children(process);
+                let _ = kill_process(process, Signal::KILL);
+                below.into_iter().for_each(cut);
+            }
+        }
+        if let Some(child) = &self.child {
+            children(pid(child)).into_iter().for_each(cut);
         }
     }
 
@@ -223,6 +240,17 @@ impl Sshd {
         self.child
             .as_ref()
             .map_or(0, |child| children(pid(child)).len())
+    }
+
+    /// How many processes serve its connections or were started by them, and are not detached.
+    pub fn processes(&self) -> usize {
+        fn below(root: Pid) -> usize {
+            children(root)
+                .into_iter()
+                .map(|child| 1 + below(child))
+                .sum()
+        }
+        self.child.as_ref().map_or(0, |child| below(pid(child)))
     }
 
     /// How many logins it has accepted since it was made.
