@@ -168,6 +168,19 @@ fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn a_full_pipe_is_not_waited_for() {
+        let (_reader, writer) = std::io::pipe().expect("a pipe");
+        let bytes = vec![0; 1 << 20];
+        let taken = write_now(writer.as_fd(), &bytes).expect("written");
+        // Nothing where the kernel can't be asked.
+        assert!(taken < bytes.len(), "{taken}");
+        if taken > 0 {
+            assert_eq!(write_now(writer.as_fd(), &bytes), Ok(0));
+        }
+    }
 
     #[test]
     fn connections_that_overlap_repeat_nothing_and_gaps_are_counted() {
