@@ -123,31 +123,64 @@ impl Pending {
             .map(|(channel, _, _)| descriptor(*channel))
     }
 
-    /// Writes a piece to an output that is writable.
+    /// Writes to an output that is writable, as much as it takes without waiting.
     ///
     /// # Errors
     /// As of [`write_error`].
     pub fn write(&mut self) -> Result<(), CommandError> {
-        let Some((channel, bytes, written)) = self.queue.front_mut() else {
-            return Ok(());
-        };
-        let rest = bytes.get(*written..).unwrap_or_default();
-        let piece = rest.get(..PIECE.min(rest.len())).unwrap_or_default();
-        match rustix::io::write(descriptor(*channel), piece) {
-            Ok(length) => *written += length,
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            Err(error) => return Err(write_error(&error.into())),
-        }
-        if *written >= bytes.len() {
+        let mut is_first = true;
+        while let Some((channel, bytes, written)) = self.queue.front_mut() {
+            let fd = descriptor(*channel);
+            let rest = bytes.get(*written..).unwrap_or_default();
+            let mut taken = write_now(fd, rest);
+            if is_first && taken == Ok(0) {
+                let piece = rest.get(..PIECE.min(rest.len())).unwrap_or_default();
+                taken = rustix::io::write(fd, piece);
+            }
+            match taken {
+                Ok(length) => *written += length,
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(write_error(&error.into())),
+            }
+            if *written < bytes.len() {
+                return Ok(());
+            }
             self.queue.pop_front();
+            is_first = false;
         }
         Ok(())
+    }
+}
+
+/// Writes what goes without waiting; 0 where nothing does, or where that can't be asked for: on
+/// terminals, some file systems and older kernels. The outputs are not ours alone, so they are not
+/// made non-blocking.
+fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<usize> {
+    use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+    const WHERE_IT_IS: u64 = u64::MAX;
+    let bytes = [std::io::IoSlice::new(bytes)];
+    match pwritev2(fd, &bytes, WHERE_IT_IS, ReadWriteFlags::NOWAIT) {
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::SPIPE) => Ok(0),
+        result => result,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn a_full_pipe_is_not_waited_for() {
+        let (_reader, writer) = std::io::pipe().expect("a pipe");
+        let bytes = vec![0; 1 << 20];
+        let taken = write_now(writer.as_fd(), &bytes).expect("written");
+        // Nothing where the kernel can't be asked.
+        assert!(taken < bytes.len(), "{taken}");
+        if taken > 0 {
+            assert_eq!(write_now(writer.as_fd(), &bytes), Ok(0));
+        }
+    }
 
     #[test]
     fn connections_that_overlap_repeat_nothing_and_gaps_are_counted() {
