@@ -398,19 +398,19 @@ impl SessionBackend {
         })
     }
 
-    /// The script that prints a stream's last lines.
+    /// The script that prints the offset at which a stream's last lines begin.
     ///
     /// # Errors
     /// The plugin's fault or refusal.
-    pub fn tail(
+    pub fn offset_of_lines(
         &self,
         session: &Session,
         which: OutputStream,
         lines: u64,
     ) -> Result<Script, PluginError> {
         let session = self.session(session)?;
-        self.script("session-backend.tail", 0, |guest, store| {
-            guest.call_tail(store, &session, to_stream(which), lines)
+        self.script("session-backend.offset-of-lines", 0, |guest, store| {
+            guest.call_offset_of_lines(store, &session, to_stream(which), lines)
         })
     }
 

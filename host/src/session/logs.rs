@@ -1,21 +1,16 @@
 //! What sessions wrote: which part of it, and its way to the client.
 
-use super::{Open, Sessions, inspect, relay};
+use super::{Open, Sessions, relay};
 use crate::guest_script;
 use crate::plugin::Follow;
-use crate::ssh::ProcessEvent;
 use crate::store::VmRecord;
 use crate::stream::Connection;
-use crate::vm::Guest;
 use banger_core::protocol::session::{OutputFrom, Session, SessionLogs};
 use banger_core::session::{OutputStream, StdinKind};
 use banger_core::{Failure, Kind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// Bytes from a log's end within which the last lines are looked for.
-const TAIL_WINDOW: u64 = 4 << 20;
 
 impl Sessions {
     /// Opens a stream with a session's output so far, or until it ends.
@@ -145,7 +140,12 @@ impl Open {
         }
         match (asked, request.tail, request.since_ms) {
             (Some(offset), _, _) => Ok(offset),
-            (None, Some(lines), _) => self.offset_of_last_lines(stream, lines).await,
+            (None, Some(lines), _) => {
+                let script = self
+                    .backend
+                    .offset_of_lines(&self.reference, stream, lines)?;
+                Ok(self.number(&script).await?.max(start))
+            }
             (None, None, Some(age)) => {
                 let age = Duration::from_millis(age);
                 let script = self.backend.offset_since(&self.reference, stream, age)?;
@@ -169,81 +169,5 @@ impl Open {
                 "reading the log",
             )),
         }
-    }
-
-    /// Where a stream's last lines begin, counted from where it ends now.
-    async fn offset_of_last_lines(&self, stream: OutputStream, lines: u64) -> Result<u64, Failure> {
-        let ids = [self.session.id.clone()];
-        let (size, start) = inspect(&self.backend, &self.guest, &ids)
-            .await?
-            .first()
-            .map_or((0, 0), |snapshot| match stream {
-                OutputStream::Stdout => (snapshot.stdout_bytes, snapshot.stdout_start),
-                OutputStream::Stderr => (snapshot.stderr_bytes, snapshot.stderr_start),
-            });
-        let from = size.saturating_sub(TAIL_WINDOW).max(start);
-        let script = self
-            .backend
-            .attach_output(&self.reference, stream, from, Follow::No)?;
-        let mut window = read(&self.guest, &script, size - from).await?;
-        window.truncate(usize::try_from(size - from).unwrap_or(usize::MAX));
-        Ok(from + start_of_last_lines(&window, lines) as u64)
-    }
-}
-
-/// Reads at most so many bytes of what a script prints.
-async fn read(guest: &Guest, script: &banger_core::Script, limit: u64) -> Result<Vec<u8>, Failure> {
-    let mut process = guest_script::start(&guest.remote, script).await?;
-    process.stdin().close().await?;
-    let mut bytes = Vec::new();
-    while let Some(event) = process.output().next().await {
-        match event {
-            ProcessEvent::Stdout(more) => bytes.extend_from_slice(&more),
-            ProcessEvent::Stderr(_) => {}
-            ProcessEvent::Exit(exit) => {
-                guest_script::exit_code(exit)?;
-                break;
-            }
-        }
-        if bytes.len() as u64 >= limit {
-            break;
-        }
-    }
-    Ok(bytes)
-}
-
-/// Where the last lines begin; a line feed at the end belongs to the last line.
-fn start_of_last_lines(bytes: &[u8], lines: u64) -> usize {
-    if lines == 0 {
-        return bytes.len();
-    }
-    let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let wanted = usize::try_from(lines - 1).unwrap_or(usize::MAX);
-    body.iter()
-        .enumerate()
-        .rev()
-        .filter(|(_, b)| **b == b'\n')
-        .nth(wanted)
-        .map_or(0, |(at, _)| at + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::start_of_last_lines;
-
-    #[test]
-    fn the_last_lines_are_counted_from_the_end() {
-        let text = b"one\ntwo\nthree\n";
-        for (lines, expected) in [
-            (0, ""),
-            (1, "three\n"),
-            (2, "two\nthree\n"),
-            (9, "one\ntwo\nthree\n"),
-        ] {
-            let start = start_of_last_lines(text, lines);
-            assert_eq!(&text[start..], expected.as_bytes());
-        }
-        assert_eq!(start_of_last_lines(b"a\nb", 1), 2);
-        assert_eq!(start_of_last_lines(b"", 3), 0);
     }
 }

@@ -78,7 +78,10 @@ fn scripts() -> Vec<(String, Script)> {
             "attach-output",
             backend.attach_output(&session, OutputStream::Stdout, 7, Follow::UntilEnd),
         );
-        add("tail", backend.tail(&session, OutputStream::Stdout, 10));
+        add(
+            "offset-of-lines",
+            backend.offset_of_lines(&session, OutputStream::Stdout, 10),
+        );
         add("send", backend.send(&session, Duration::from_secs(5)));
         add("resize", backend.resize(&session, 100, 30));
         add("remove", backend.remove(&session));

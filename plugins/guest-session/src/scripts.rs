@@ -173,9 +173,9 @@ pub fn attach_output(dir: &str, log: Log, offset: u64, until: Until) -> Script {
         })
 }
 
-/// Prints the last lines of a log.
-pub fn tail(dir: &str, log: Log, lines: u64) -> Script {
-    Script::new(body!("state.sh", "readers.sh", "tail.sh"))
+/// Prints where the last lines of a log begin.
+pub fn offset_of_lines(dir: &str, log: Log, lines: u64) -> Script {
+    Script::new(body!("state.sh", "offset-of-lines.sh"))
         .arg(dir)
         .arg(log.file_name())
         .number(lines)

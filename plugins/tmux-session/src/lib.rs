@@ -166,8 +166,12 @@ impl Guest for Plugin {
         Ok(scripts::attach_terminal(&dir(&session), client).into())
     }
 
-    fn tail(session: Session, which: OutputStream, lines: u64) -> Result<Script, Refusal> {
-        Ok(shared::tail(&dir(&session), log(which)?, lines).into())
+    fn offset_of_lines(
+        session: Session,
+        which: OutputStream,
+        lines: u64,
+    ) -> Result<Script, Refusal> {
+        Ok(shared::offset_of_lines(&dir(&session), log(which)?, lines).into())
     }
 
     fn offset_since(session: Session, which: OutputStream, age_ms: u64) -> Result<Script, Refusal> {
