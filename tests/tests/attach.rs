@@ -252,11 +252,11 @@ fn start_of_log(home: &Home) -> usize {
 
 #[test]
 fn what_a_limited_log_no_longer_has_is_told_and_what_it_has_is_right() {
-    const LIMIT: usize = 64 << 10;
-    const TOTAL: usize = 1 << 20;
+    const LIMIT: usize = 1 << 20;
+    const TOTAL: usize = 8 << 20;
     let home = home();
     let bytes = Random::from_seed(3).bytes(TOTAL);
-    printer(&home, &bytes, "64K");
+    printer(&home, &bytes, "1M");
     print(&home, TOTAL);
     banger_tests::until("the beginning is freed", || {
         start_of_log(&home) >= TOTAL - 2 * LIMIT
@@ -296,11 +296,11 @@ fn what_a_limited_log_no_longer_has_is_told_and_what_it_has_is_right() {
 
 #[test]
 fn a_follower_misses_nothing_while_the_log_is_cut_behind_it() {
-    const STEP: usize = 100_000;
+    const STEP: usize = 1_000_000;
     const STEPS: usize = 20;
     let home = home();
     let bytes = Random::from_seed(4).bytes(STEP * STEPS);
-    printer(&home, &bytes, "64K");
+    printer(&home, &bytes, "1M");
     let mut rpc = home.rpc();
     let (mut stream, _) = attach(&mut rpc, json!({"observe": true}));
     let mut brought = Brought::default();
@@ -328,10 +328,10 @@ fn a_follower_misses_nothing_while_the_log_is_cut_behind_it() {
 
 #[test]
 fn a_client_that_was_away_too_long_says_what_is_missing_and_goes_on() {
-    const STEP: usize = 300_000;
+    const STEP: usize = 3_000_000;
     let home = home();
     let bytes = Random::from_seed(5).bytes(2 * STEP + 100);
-    printer(&home, &bytes, "64K");
+    printer(&home, &bytes, "1M");
     let mut follower = home.spawn(["vm", "session", "logs", HOST, "s", "--follow"]);
     print(&home, 100);
     follower.until_bytes(100);

@@ -55,16 +55,20 @@ impl Sessions {
         match &request.message {
             Some(message) if message.0.is_empty() && request.close => {
                 if let Some(closing) = closing {
-                    open.run(&closing, "closing the input").await?;
+                    open.run(&closing, "closing the input")
+                        .await
+                        .map_err(advised)?;
                 }
                 Ok(Ok(SessionSent { bytes: 0 }))
             }
             Some(message) => {
                 script.stdin.extend_from_slice(&message.0);
                 script.stdin.extend_from_slice(end.as_bytes());
-                open.run(&script, "sending").await?;
+                open.run(&script, "sending").await.map_err(advised)?;
                 if let Some(closing) = closing {
-                    open.run(&closing, "closing the input").await?;
+                    open.run(&closing, "closing the input")
+                        .await
+                        .map_err(advised)?;
                 }
                 Ok(Ok(SessionSent {
                     bytes: message.0.len() as u64,
@@ -87,9 +91,20 @@ impl Sessions {
                     if let (Ok(_), Some(closing)) = (&end, closing) {
                         end = open.run(&closing, "closing the input").await.map(|()| 0);
                     }
-                    connection.writer.finish(end).await;
+                    connection.writer.finish(end.map_err(advised)).await;
                 })))
             }
         }
+    }
+}
+
+/// With what to do next, where the guest's script told only what went wrong.
+fn advised(failure: Failure) -> Failure {
+    match (failure.kind, failure.hint.as_str()) {
+        (Kind::TimedOut, "") => failure.hint(
+            "what was written stays there; a longer `--timeout` waits for a program that is busy",
+        ),
+        (Kind::Conflict, "") => failure.hint("`banger vm session show` tells how it is"),
+        _ => failure,
     }
 }
