@@ -133,7 +133,8 @@ terminal() {
         trap - HUP INT QUIT TERM PIPE ALRM USR1 USR2 TSTP TTIN TTOU
         exec 5>.put/notice
         printf 'here\n' >&5
-        program
+        # A bash of its own: in a subshell a failed exec is the end, whatever `execfail` says.
+        exec bash ./script program . tty "$mask" "$cwd"
     ) <&3 >&3 2>&3
     code=$?
     # Nobody could continue what Ctrl-Z stops, so it goes on at once. What SIGSTOP stopped goes on

@@ -459,6 +459,8 @@ fn what_cannot_run_fails_with_the_reason() {
     ] {
         requests.push((guest.request(id, &[program.as_bytes()], &[]), reason));
     }
+    let long = guest.request("g", &[b"true", &[b'x'; 200_000]], &[]);
+    requests.push((long, "cannot be executed"));
     for (request, reason) in requests {
         let id = request.session.id.clone();
         let output = guest.run(Plugin::launch(request).unwrap(), b"");
