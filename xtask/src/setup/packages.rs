@@ -41,8 +41,12 @@ const NEEDS: &[Need] = &[
     need(Purpose::Demo, "qemu-img", QEMU),
     need(Purpose::Demo, "qemu-system-x86_64", QEMU),
     need(Purpose::Demo, "ssh", &["openssh-client"]),
+    need(Purpose::Test, "debugfs", &["e2fsprogs"]),
+    need(Purpose::Test, "python3", &["python3"]),
     need(Purpose::Test, "shellcheck", &["shellcheck"]),
     need(Purpose::Test, "sshd", &["openssh-server"]),
+    need(Purpose::Test, "tmux", &["tmux"]),
+    need(Purpose::Test, "vim", &["vim"]),
 ];
 
 const fn need(purpose: Purpose, probe: &'static str, packages: &'static [&'static str]) -> Need {
