@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
 
 /// How long to wait before a guest that could not be watched is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -73,8 +74,26 @@ impl Sessions {
 
     async fn keep_watch(self: &Arc<Self>, vm: &VmRecord) {
         while let Some(every) = self.watches.every(&vm.id) {
-            // A session that was started meanwhile may be the first of its backend.
+            let mut changes = self.changes.listen();
             let backends = self.backends_to_watch(vm);
+            // A session that is started meanwhile may be the first of its backend.
+            let another = async {
+                loop {
+                    match changes.recv().await {
+                        Ok(change) => {
+                            let session = &change.session;
+                            if session.vm_id == vm.id
+                                && !session.state().is_final()
+                                && !backends.contains(&session.backend)
+                            {
+                                return;
+                            }
+                        }
+                        Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return,
+                    }
+                }
+            };
             let watching = async {
                 join_all(
                     backends
@@ -102,6 +121,7 @@ impl Sessions {
             tokio::select! {
                 () = watching => {}
                 () = looking => {}
+                () = another => {}
             }
         }
     }
