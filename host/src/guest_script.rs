@@ -155,6 +155,8 @@ pub fn failure(code: u8, stderr: &[u8], what: &str) -> Failure {
         .split(|b| *b == b'\n')
         .rev()
         .find(|line| !line.iter().all(u8::is_ascii_whitespace))
+        // On a terminal a line ends in a carriage return, too.
+        .map(<[u8]>::trim_ascii_end)
         .unwrap_or_default();
     let kind = match code {
         3 => Kind::Conflict,

@@ -88,6 +88,9 @@ fn a_full_screen_program_is_drawn_resized_left_and_drawn_again() {
     let mut second = attach(&home, &["--observe"], 50, 12);
     second.shows("from here");
     first.shows("100x30");
+    second.resize(55, 13);
+    first.resize(95, 28);
+    first.shows("95x28");
     second.type_keys("xxx");
     first.type_keys(&format!("Go'third{ESCAPE}"));
     second.shows("'third");

@@ -39,6 +39,10 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Ids in one inspect: their text must fit a command line.
 const IDS_AT_ONCE: usize = 1000;
 
+/// What is told of a session that its guest has forgotten.
+const NOT_KNOWN: &str = "the guest knows nothing of it any more: its directory was removed, or the \
+                         machine was killed before it was on the disk";
+
 /// All sessions of this user.
 pub struct Sessions {
     machines: Arc<Machines>,
@@ -235,11 +239,15 @@ impl Sessions {
             };
             let known = session.state();
             let state = known.observed(observed.as_ref().map(|one| one.state));
+            let is_unknown = observed.is_none();
             let mut snapshot = match observed {
                 Some(observed) if !is_settled(&session) => observed,
                 _ => session.snapshot.clone(),
             };
             snapshot.state = state;
+            if is_unknown && state == SessionState::Lost && snapshot.last_error.is_none() {
+                snapshot.last_error = Some(NOT_KNOWN.into());
+            }
             snapshot.alive &= !state.is_final();
             if snapshot != session.snapshot {
                 session.snapshot = snapshot;
