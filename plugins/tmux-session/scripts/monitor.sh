@@ -3,6 +3,7 @@
 # host's daemon. Needs state.sh, terminfo.sh and program.sh. It has these parts:
 #   monitor   starts a tmux server that is this session's own, and tells whether the program runs
 #   terminal  what tmux starts: the supervisor. It starts the program, waits, and records its end
+#   fit       gives the window the size of the terminal of the client that writes
 #   orphan    what is left to do where tmux ended before the program did
 # The supervisor stays between tmux and the program, because tmux closes a terminal as soon as its own
 # child has ended, with up to some kilobytes of output still unread in the kernel.
@@ -32,8 +33,8 @@ set -g automatic-rename off
 set -g allow-passthrough off
 unbind -a -T prefix
 unbind -a -T root
-set-hook -g client-attached "if -F \"#{client_readonly}\" {} { run -C \"resize-window -x #{client_width} -y #{client_height}\" }"
-set-hook -g client-resized "if -F \"#{client_readonly}\" {} { run -C \"resize-window -x #{client_width} -y #{client_height}\" }"
+set-hook -g client-attached "run -b \"exec bash ./script fit . tty 077 /\""
+set-hook -g client-resized "run -b \"exec bash ./script fit . tty 077 /\""
 '
 
 # Ends tmux's output in the log. Its end is also that of the writing side of `.drained`.
@@ -184,6 +185,16 @@ terminal() {
     put ended-at "$epoch" exit-code "$code" status exited
     # Whoever waits for the end does not wait for the disk.
     sync -- exit-code status . 4<&- 9>&- &
+}
+
+# In the hook itself, `if` with `run -C` makes the server of tmux 3.3 crash where the client has gone
+# meanwhile, and its formats tell of the client that was active last, which may be an observer.
+fit() {
+    local read_only columns rows
+    while read -r read_only columns rows; do
+        [[ $read_only != 0 ]] || tmux -S ./tmux.sock resize-window -t =main: -x "$columns" -y "$rows"
+    done < <(tmux -S ./tmux.sock list-clients -t =main \
+        -F '#{client_readonly} #{client_width} #{client_height}' 2>/dev/null)
 }
 
 # Without its terminal the program ends, by force after five seconds.
