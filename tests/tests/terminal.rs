@@ -68,7 +68,7 @@ fn a_full_screen_program_is_drawn_resized_left_and_drawn_again() {
     let home = home();
     vim(&home);
     let mut first = attach(&home, &[], 80, 24);
-    first.shows("notes");
+    first.shows("80x24");
     first.until("vim's own screen", vt100::Screen::alternate_screen);
     assert!(!first.has_its_modes(), "raw");
     first.type_keys(&format!("ihello\rfrom here{ESCAPE}"));
@@ -138,8 +138,9 @@ fn the_screen_comes_back_by_itself_after_the_daemon_was_killed() {
     screen.type_keys(&format!("ikept{ESCAPE}"));
     screen.shows("kept");
     for round in 0..3 {
-        screen.wipe();
         home.kill_next_daemon();
+        screen.shows("connection lost");
+        screen.wipe();
         screen.shows("kept");
         screen.until("vim's own screen", vt100::Screen::alternate_screen);
         screen.type_keys(&format!("Goround {round}{ESCAPE}"));
@@ -147,8 +148,9 @@ fn the_screen_comes_back_by_itself_after_the_daemon_was_killed() {
         screen.shows("80x24");
     }
     // The window is pulled while there is no daemon.
-    screen.wipe();
     home.kill_next_daemon();
+    screen.shows("connection lost");
+    screen.wipe();
     screen.resize(95, 27);
     screen.shows("round 2");
     screen.shows("95x27");
@@ -162,7 +164,7 @@ fn what_is_typed_while_the_guest_is_away_is_refused_aloud_and_never_half_sent() 
     let mut home = home();
     vim(&home);
     let mut screen = attach(&home, &[], 80, 24);
-    screen.shows("notes");
+    screen.shows("80x24");
     home.sshd.as_mut().expect("an sshd").stop();
     screen.shows("connection lost");
     let bells = screen.bells();
@@ -174,7 +176,7 @@ fn what_is_typed_while_the_guest_is_away_is_refused_aloud_and_never_half_sent() 
         .resume()
         .expect("it listens again");
     screen.wipe();
-    screen.shows("notes");
+    screen.shows("80x24");
     screen.type_keys(&format!("isent{ESCAPE}"));
     let text = screen.shows("sent");
     assert!(
