@@ -119,6 +119,7 @@ impl Sessions {
             mut reader,
             mut writer,
         } = connection;
+        let mut input = input.map(Process::into_split);
         let (taken, counts) = mpsc::channel(COUNTS);
         let outward = async {
             match relay::outputs(&mut writer, processes, counts).await? {
@@ -127,15 +128,14 @@ impl Sessions {
             }
         };
         let inward = async {
-            let Some(process) = input else {
+            let Some((input, output)) = &mut input else {
                 reader.hung_up().await;
                 return Ok(());
             };
-            let (mut input, mut output) = process.into_split();
             let (signals, _) = mpsc::unbounded_channel();
             tokio::select! {
-                () = relay::serve_input(&mut reader, &mut input, &signals) => Ok(()),
-                counted = relay::count_taken(&mut output, taken) => {
+                () = relay::serve_input(&mut reader, input, &signals) => Ok(()),
+                counted = relay::count_taken(output, taken) => {
                     counted?;
                     // The client has ended its input, and goes on reading.
                     reader.hung_up().await;
@@ -163,6 +163,9 @@ impl Sessions {
                 },
             }
         };
+        if let Some((input, output)) = input {
+            tokio::spawn(relay::wind_down(input, output));
+        }
         if let Some(end) = end {
             writer.finish(end).await;
         }

@@ -8,10 +8,14 @@ use crate::stream::{Connection, FrameReader, FrameWriter};
 use banger_core::frame::Frame;
 use banger_core::session::OutputStream;
 use banger_core::{Failure, Kind};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Pieces of output that may wait for a client.
 const PIECES: usize = 4;
+/// How long a script may take to end.
+const WIND_DOWN: Duration = Duration::from_secs(2);
 /// The longest decimal number of 64 bits.
 const NUMBER_LIMIT: usize = 20;
 
@@ -95,12 +99,16 @@ pub async fn outputs(
     processes: Vec<(OutputStream, Process)>,
     mut taken: mpsc::Receiver<u64>,
 ) -> Option<Result<(), Failure>> {
-    // Dropping the set ends the processes' channels.
-    let mut running = tokio::task::JoinSet::new();
+    // When this is dropped, the processes are told to end, and nobody waits for them.
+    let leaving = CancellationToken::new();
+    let _leaving = leaving.clone().drop_guard();
     let (sender, mut pieces) = mpsc::channel::<(OutputStream, Bytes)>(PIECES);
-    for (stream, process) in processes {
-        running.spawn(carry(stream, process, sender.clone()));
-    }
+    let running: Vec<_> = processes
+        .into_iter()
+        .map(|(stream, process)| {
+            tokio::spawn(carry(stream, process, sender.clone(), leaving.clone()))
+        })
+        .collect();
     drop(sender);
     loop {
         let frame = tokio::select! {
@@ -117,8 +125,8 @@ pub async fn outputs(
             return None;
         }
     }
-    while let Some(ended) = running.join_next().await {
-        match ended {
+    for ended in running {
+        match ended.await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => return Some(Err(failure)),
             Err(error) => return Some(Err(Failure::from_error(Kind::Internal, &error))),
@@ -131,14 +139,20 @@ async fn carry(
     stream: OutputStream,
     mut process: Process,
     sender: mpsc::Sender<(OutputStream, Bytes)>,
+    leaving: CancellationToken,
 ) -> Result<(), Failure> {
     let mut errors = guest_script::ErrorTail::default();
     // Its stdin stays open: the end of it would end a script that follows.
-    while let Some(event) = process.output().next().await {
+    loop {
+        let event = tokio::select! {
+            event = process.output().next() => event,
+            () = leaving.cancelled() => None,
+        };
+        let Some(event) = event else { break };
         match event {
             ProcessEvent::Stdout(bytes) => {
                 if sender.send((stream, bytes)).await.is_err() {
-                    return Ok(());
+                    break;
                 }
             }
             ProcessEvent::Stderr(bytes) => errors.push(&bytes),
@@ -150,7 +164,20 @@ async fn carry(
             }
         }
     }
+    let (input, output) = process.into_split();
+    wind_down(input, output).await;
     Ok(())
+}
+
+/// Lets a script end that does so when its stdin does. A connection whose scripts have all ended
+/// serves the next client; one that is left with open channels is closed.
+pub async fn wind_down(mut input: ProcessInput, mut output: ProcessOutput) {
+    let ending = async {
+        input.close().await.ok();
+        while output.next().await.is_some() {}
+    };
+    // Where it does not end, its channel is closed.
+    let _ = tokio::time::timeout(WIND_DOWN, ending).await;
 }
 
 /// Passes on what a script that copies to a session's input tells of how much the input has taken:

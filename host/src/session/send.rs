@@ -22,7 +22,11 @@ impl Sessions {
         vm: &VmRecord,
         request: &SessionSend,
     ) -> Result<Result<SessionSent, Stream>, Failure> {
-        let session = self.get(vm, &request.session).await?;
+        let mut session = self.find(vm, &request.session).await?;
+        // A script of a session that no longer runs refuses by itself.
+        if session.state() != SessionState::Running {
+            session = self.observe(vm, session).await?;
+        }
         if session.state() != SessionState::Running {
             return Err(Failure::new(
                 Kind::Conflict,

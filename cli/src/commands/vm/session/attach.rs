@@ -4,7 +4,7 @@ use super::Which;
 use crate::attach::screen::{self, RawTerminal, Screen};
 use crate::attach::{Ask, DetachKey, Ended, Face, Following, Kept, Keys, Link, OnBreak};
 use crate::context::Context;
-use crate::error::{CommandError, Outcome};
+use crate::error::Outcome;
 use crate::terminal::{Terminal, Trust};
 use crate::text;
 use banger_core::protocol::Call;
@@ -145,7 +145,7 @@ pub fn attach(context: &Context, which: Which, how: &How, part: Part, since: Sin
     let ended = following.run();
     // What follows is said on a terminal as it was.
     drop(raw);
-    match ended.map_err(|error| explain(error, &vm, &session))? {
+    match ended? {
         Ended::Exit(code) => {
             let line = if is_drawn { "\n" } else { "" };
             context
@@ -180,21 +180,6 @@ fn hint(keys: &Keys, session: &str) -> String {
             format!("observing {session}; Ctrl-C or {key} leaves, it goes on")
         }
         Keys::Watching(_) => format!("observing {session}; Ctrl-C leaves, it goes on"),
-    }
-}
-
-/// What a conflict in the middle means: the daemon ends the stream of one who lost the input.
-fn explain(error: CommandError, vm: &str, session: &str) -> CommandError {
-    match error {
-        CommandError::Failure(failure)
-            if failure.kind == Kind::Conflict && failure.hint.is_empty() =>
-        {
-            let look = command(vm, session, &["--observe"]);
-            let take = command(vm, session, &["--takeover"]);
-            let hint = format!("`{look}` looks on, `{take}` takes it back");
-            failure.hint(hint).into()
-        }
-        error => error,
     }
 }
 
