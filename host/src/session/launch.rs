@@ -3,7 +3,7 @@
 use super::discover::HostRecord;
 use super::{Sessions, preflight, starting};
 use crate::guest_script;
-use crate::plugin::{self, LaunchRequest, SessionBackend};
+use crate::plugin::{self, HOST_RECORD_LIMIT, LaunchRequest, SessionBackend};
 use crate::store::VmRecord;
 use crate::task::{Task, now_ms};
 use crate::vm::Guest;
@@ -26,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What a launch script ends with where it did not get all that was streamed to it.
 const UPLOAD_CUT: u8 = 6;
+
+/// Bytes of all labels as JSON. They are part of the host record.
+const TAGS_LIMIT: usize = HOST_RECORD_LIMIT / 2;
 
 /// Bytes that each log keeps where nobody has said it.
 const LOG_LIMIT: u64 = 512 << 20;
@@ -69,6 +72,7 @@ impl Sessions {
                 .hint("a name is a letter or `_`, then letters, digits and `_`"));
             }
         }
+        check_tags(request)?;
         let backend = self.backend(request)?;
         let mut commands = preflight::required_commands(&request.require)?;
         for command in &backend.info().needs {
@@ -155,9 +159,7 @@ impl Sessions {
                 SessionState::Lost => return Err(self.record_failed(vm, now, failure)?),
                 SessionState::Failed => {
                     let failure = match &now.snapshot.last_error {
-                        Some(why) => {
-                            Failure::new(Kind::Launch, why.to_string()).stage("launch")
-                        }
+                        Some(why) => Failure::new(Kind::Launch, why.to_string()).stage("launch"),
                         None => failure,
                     };
                     return Err(self.record_failed(vm, now, failure)?);
@@ -361,6 +363,21 @@ fn name_for(request: &SessionStart, id: &SessionId, attempt: u32) -> SessionName
     })
 }
 
+/// Refuses labels that the guest could not keep whole for a host that has forgotten the session.
+fn check_tags(request: &SessionStart) -> Result<(), Failure> {
+    let length = serde_json::to_vec(&request.tags).map_or(usize::MAX, |json| json.len());
+    if length > TAGS_LIMIT {
+        return Err(Failure::new(
+            Kind::Invalid,
+            format!("the session's labels have {length} bytes; at most {TAGS_LIMIT} are kept"),
+        ));
+    }
+    if request.tags.contains_key("") {
+        return Err(Failure::new(Kind::Invalid, "a label has no key"));
+    }
+    Ok(())
+}
+
 /// Why a session was not launched, as far as is known.
 enum Unlaunched {
     /// It was refused, here or in the guest.
@@ -393,12 +410,13 @@ async fn launch(
         options: Vec::new(),
     });
     let script = script.map_err(|error| Unlaunched::Told(error.into()))?;
-    let output = guest_script::run(&guest.remote, &script)
-        .await
-        .map_err(|failure| match failure.kind {
-            Kind::Unreachable | Kind::TimedOut | Kind::Guest => Unlaunched::Unheard(failure),
-            _ => Unlaunched::Told(failure),
-        })?;
+    let output =
+        guest_script::run(&guest.remote, &script)
+            .await
+            .map_err(|failure| match failure.kind {
+                Kind::Unreachable | Kind::TimedOut | Kind::Guest => Unlaunched::Unheard(failure),
+                _ => Unlaunched::Told(failure),
+            })?;
     match u8::try_from(output.exit_code).unwrap_or(u8::MAX) {
         // What it printed saves asking; where it can't be read, the guest is asked.
         0 => Ok(backend
