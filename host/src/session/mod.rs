@@ -254,6 +254,9 @@ impl Sessions {
                 Some(observed) => with_logs_of(session.snapshot.clone(), &observed),
                 None => session.snapshot.clone(),
             };
+            if state == SessionState::Lost && snapshot.last_error.is_none() {
+                snapshot.last_error = Some("nothing of it is left in the guest".into());
+            }
             snapshot.state = state;
             snapshot.alive &= !state.is_final();
             if snapshot != session.snapshot {

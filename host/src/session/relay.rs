@@ -107,9 +107,22 @@ pub async fn outputs(
             // Input first: output may never pause.
             biased;
             Some(bytes) = taken.recv() => Frame::InputTaken(bytes),
+            // One that failed is told of at once: the other may go on for days.
+            Some(ended) = running.join_next() => match checked(ended) {
+                Ok(()) => continue,
+                Err(failure) => {
+                    // What it brought before is among these.
+                    for _ in 0..PIECES {
+                        let Ok(piece) = pieces.try_recv() else { break };
+                        if writer.write(frame_of(piece)).await.is_err() {
+                            return None;
+                        }
+                    }
+                    return Some(Err(failure));
+                }
+            },
             piece = pieces.recv() => match piece {
-                Some((OutputStream::Stdout, bytes)) => Frame::Stdout(bytes),
-                Some((OutputStream::Stderr, bytes)) => Frame::Stderr(bytes),
+                Some(piece) => frame_of(piece),
                 None => break,
             },
         };
@@ -118,13 +131,22 @@ pub async fn outputs(
         }
     }
     while let Some(ended) = running.join_next().await {
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => return Some(Err(failure)),
-            Err(error) => return Some(Err(Failure::from_error(Kind::Internal, &error))),
+        if let Err(failure) = checked(ended) {
+            return Some(Err(failure));
         }
     }
     Some(Ok(()))
+}
+
+fn frame_of((stream, bytes): (OutputStream, Bytes)) -> Frame<Bytes> {
+    match stream {
+        OutputStream::Stdout => Frame::Stdout(bytes),
+        OutputStream::Stderr => Frame::Stderr(bytes),
+    }
+}
+
+fn checked(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
+    ended.unwrap_or_else(|error| Err(Failure::from_error(Kind::Internal, &error)))
 }
 
 async fn carry(
