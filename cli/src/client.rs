@@ -5,7 +5,8 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::signal::{Event, Signals};
 use banger_core::protocol::{
-    Call, Hello, HelloReply, MESSAGE_LIMIT, Message, Notification, PROTOCOL_VERSION, Request,
+    Call, Hello, HelloReply, MESSAGE_LIMIT, Message, Notification, PROTOCOL_VERSION, REPLY_LIMIT,
+    Request,
 };
 use banger_core::{Failure, Kind};
 use banger_host::dirs::Dirs;
@@ -271,7 +272,7 @@ impl Client {
                 return Ok(Heard::Line(line));
             }
             self.searched = self.received.len();
-            if self.searched > MESSAGE_LIMIT {
+            if self.searched > REPLY_LIMIT {
                 return Err(Failure::new(
                     Kind::Daemon,
                     "the daemon sent a message that is too long",

@@ -68,11 +68,20 @@ impl Signals {
     /// # Errors
     /// As [`Signals::catch`].
     pub fn catch_of_terminal() -> Result<Self, Failure> {
-        use signal_hook::consts::{SIGHUP, SIGQUIT, SIGWINCH};
+        use signal_hook::consts::{
+            SIGALRM, SIGHUP, SIGPROF, SIGQUIT, SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU,
+        };
         Self::of([
             (Signal::Hangup, SIGHUP),
             (Signal::Quit, SIGQUIT),
             (Signal::Resized, SIGWINCH),
+            // They mean nothing to us, but would end the process with the terminal raw.
+            (Signal::Terminate, SIGALRM),
+            (Signal::Terminate, SIGPROF),
+            (Signal::Terminate, SIGUSR1),
+            (Signal::Terminate, SIGUSR2),
+            (Signal::Terminate, SIGVTALRM),
+            (Signal::Terminate, SIGXCPU),
         ])
     }
 

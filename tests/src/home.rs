@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::sshd::Sshd;
+use crate::sshd::{Options, Sshd};
 
 /// How long one command, or one wait, may take.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -70,8 +70,16 @@ impl Home {
     /// # Errors
     /// There is no sshd, or it can't be adopted.
     pub fn with_host() -> Result<Self> {
+        Self::with_host_of(&Options::default())
+    }
+
+    /// The same, with these options of the sshd.
+    ///
+    /// # Errors
+    /// As [`Home::with_host`].
+    pub fn with_host_of(options: &Options) -> Result<Self> {
         let mut home = Self::new()?;
-        home.sshd = Some(Sshd::start()?);
+        home.sshd = Some(Sshd::start_with(options)?);
         let adopted = home.run(home.adopt_arguments(HOST)?);
         if adopted.code != Some(0) {
             bail!("the sshd can't be adopted: {adopted:?}");

@@ -23,6 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub struct Options {
     /// Lines of its configuration; the first of a keyword wins, these come first.
     pub config: Vec<String>,
+    /// Whether `bin` in `HOME` comes first in `PATH`.
+    pub own_programs: bool,
 }
 
 impl Options {
@@ -103,13 +105,17 @@ impl Sshd {
             text.push_str(line);
             text.push('\n');
         }
+        let path = match options.own_programs {
+            true => format!(" PATH={root}/home/bin:/usr/local/bin:/usr/bin:/bin"),
+            false => String::new(),
+        };
         text.push_str(&format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {root}/host_key\n\
              AuthorizedKeysFile {root}/authorized_keys\nPidFile none\nUsePAM no\nStrictModes no\n\
              PubkeyAuthentication yes\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
              PrintMotd no\nUseDNS no\nLogLevel VERBOSE\nMaxStartups 100\n\
-             SetEnv HOME={root}/home\n",
+             SetEnv HOME={root}/home{path}\n",
             port = self.port
         ));
         fs::write(self.directory.path().join("sshd_config"), text)?;

@@ -361,3 +361,29 @@ fn a_client_that_was_away_too_long_says_what_is_missing_and_goes_on() {
         ran.stdout.len()
     );
 }
+
+#[test]
+fn a_reader_that_fell_far_behind_is_told_while_the_session_goes_on() {
+    const STEP: usize = 32 << 20;
+    let home = home();
+    let bytes = Random::from_seed(6).bytes(STEP);
+    printer(&home, &bytes, "1M");
+    let mut rpc = home.rpc();
+    let (mut stream, _) = attach(&mut rpc, json!({"observe": true}));
+    print(&home, STEP);
+    // Nobody reads meanwhile, and there is more than lies on the way.
+    banger_tests::until("the beginning is freed", || start_of_log(&home) > STEP / 2);
+    let mut brought = Brought::default();
+    stream.until(&mut brought, |_| false).expect("an end");
+    let failure = match &brought.end {
+        Some(Err(failure)) => failure,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        format!("{failure:?}").to_lowercase().contains("gone"),
+        "{failure:?}"
+    );
+    assert!(bytes.starts_with(&brought.stdout) && brought.stdout.len() < STEP);
+    assert_eq!(home.session("s")["snapshot"]["state"], "running");
+    print(&home, 0);
+}

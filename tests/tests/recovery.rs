@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use banger_tests::home::{HOST, Home};
+use banger_tests::sshd::Options;
 use serde_json::{Value, json};
 
 fn home() -> Home {
@@ -287,4 +288,40 @@ fn a_program_goes_on_without_its_supervisor() {
     banger_tests::until("it has ended", || {
         home.session("orphan")["snapshot"]["state"] == "lost"
     });
+}
+
+#[test]
+fn a_launch_whose_connection_is_cut_is_not_called_failed_while_it_goes_on() {
+    let options = Options {
+        own_programs: true,
+        ..Options::default()
+    };
+    let home = Home::with_host_of(&options).expect("a home with a host");
+    let bin = home.guest_home().join("bin");
+    fs::create_dir(&bin).expect("made");
+    // The launch waits at the program's door, where it can be cut.
+    let (gate, reached) = (home.guest_home().join("gate"), home.guest_home().join("at"));
+    let made = std::process::Command::new("mkfifo").arg(&gate).status();
+    assert!(made.expect("mkfifo runs").success());
+    let setsid = bin.join("setsid");
+    let script = format!(
+        "#!/bin/bash\n[[ $* != *' program '* ]] || {{ : >'{}'; read -r _ <'{}'; }}\n\
+         exec /usr/bin/setsid \"$@\"\n",
+        reached.display(),
+        gate.display()
+    );
+    fs::write(&setsid, script).expect("written");
+    fs::set_permissions(&setsid, fs::Permissions::from_mode(0o755)).expect("executable");
+
+    let starting = home.spawn([
+        "vm", "session", "start", HOST, "--name", "agent", "--", "sleep", "1000",
+    ]);
+    banger_tests::until("the launch is on its way", || reached.exists());
+    home.sshd.as_ref().expect("an sshd").cut_network();
+    fs::write(&gate, "go\n").expect("opened");
+    let started = starting.wait();
+    assert_eq!(started.code, Some(0), "{started:?}");
+    assert_eq!(home.session("agent")["snapshot"]["state"], "running");
+    let _ = home.run(["vm", "session", "stop", HOST, "agent"]).ok();
+    let _ = home.run(["vm", "session", "delete", HOST, "agent"]).ok();
 }

@@ -576,3 +576,67 @@ fn a_session_that_ends_while_no_daemon_runs_is_found_with_its_exit_code() {
     let logs = verb(&home, "logs", "late", &[]).ok();
     assert_eq!(logs.text(), "ready\nend\n");
 }
+
+#[test]
+fn what_a_log_lost_after_the_end_is_known() {
+    let home = home();
+    let words = [
+        "vm",
+        "session",
+        "start",
+        HOST,
+        "--name",
+        "big",
+        "--log-limit",
+        "1M",
+        "--",
+        "bash",
+        "-c",
+        "read -r _; seq 1 1000000",
+    ];
+    let _ = home.run(words).ok();
+    send(&home, "big", "go");
+    // Its end is known before the log keeper looks for the last time.
+    assert_eq!(wait(&home, "big"), Some(0));
+    let directory = home.session("big")["state_dir"].clone();
+    let kept = std::path::Path::new(directory.as_str().expect("a path")).join(".logs-kept");
+    banger_tests::until("the keeper's last look", || kept.exists());
+    let session = home.session("big");
+    let start = session["snapshot"]["stdout_start"]
+        .as_u64()
+        .expect("a number");
+    assert!(start > 0, "{session}");
+    let all: String = (1..=1_000_000).map(|n| format!("{n}\n")).collect();
+    for follow in [&[][..], &["--follow"]] {
+        let logs = verb(&home, "logs", "big", follow).ok();
+        let start = usize::try_from(start).expect("fits");
+        assert!(logs.stdout == all.as_bytes()[start..], "from {start}");
+    }
+}
+
+#[test]
+fn a_list_of_long_commands_is_shown_and_labels_have_a_limit() {
+    let home = home();
+    let mut rpc = home.rpc();
+    for n in 0..75 {
+        let mut parameters = serde_json::json!({
+            "vm": HOST, "name": format!("n{n}"), "command": ["true", "x".repeat(120_000)],
+        });
+        let _ = rpc
+            .call("guest.session.start", parameters.clone())
+            .expect("started");
+        if n == 0 {
+            for tags in [
+                serde_json::json!({ "": "x" }),
+                serde_json::json!({ "k": "x".repeat(8200) }),
+            ] {
+                parameters["name"] = "tagged".into();
+                parameters["tags"] = tags;
+                let refused = rpc.call("guest.session.start", parameters.clone());
+                assert!(refused.is_err(), "{refused:?}");
+            }
+        }
+    }
+    let list = home.run(["--json", "vm", "session", "list"]).ok().json();
+    assert_eq!(list["sessions"].as_array().map(Vec::len), Some(75));
+}

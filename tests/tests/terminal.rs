@@ -196,7 +196,7 @@ fn the_terminal_is_given_back_on_every_way_out() {
         screen
     };
     vim(&home);
-    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::USR1] {
         let screen = drawn();
         screen.signal(signal);
         screen.ended();

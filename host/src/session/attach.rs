@@ -34,6 +34,9 @@ impl Sessions {
         request: &SessionAttach,
     ) -> Result<OutputFrom, Failure> {
         let session = self.get(vm, &request.session).await?;
+        if session.state().is_final() && !self.machines.is_running(vm).await? {
+            return self.attach_to_stopped(vm, session, request).await;
+        }
         let takes_input = session.state() == SessionState::Running
             && session.stdin != StdinKind::None
             && !request.observe;
@@ -268,7 +271,7 @@ impl Sessions {
     }
 
     /// The exit code of a session whose output has ended.
-    async fn ending(&self, vm: &VmRecord, session: Session) -> Result<u8, Failure> {
+    pub(super) async fn ending(&self, vm: &VmRecord, session: Session) -> Result<u8, Failure> {
         let session = self.observe(vm, session).await?;
         match (session.state(), session.snapshot.exit_code) {
             (_, Some(code)) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),

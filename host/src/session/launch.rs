@@ -3,7 +3,7 @@
 use super::discover::HostRecord;
 use super::{Sessions, preflight, starting};
 use crate::guest_script;
-use crate::plugin::{self, LaunchRequest, SessionBackend};
+use crate::plugin::{self, HOST_RECORD_LIMIT, LaunchRequest, SessionBackend};
 use crate::store::VmRecord;
 use crate::task::{Task, now_ms};
 use crate::vm::Guest;
@@ -11,6 +11,8 @@ use banger_core::protocol::session::{Session, SessionStart, TerminalSize};
 use banger_core::script::is_variable_name;
 use banger_core::session::{SessionState, Snapshot, StdinKind};
 use banger_core::{Failure, GuestPath, Kind, SessionId, SessionName, escape};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 /// The terminal's size where nobody has said one.
 const TERMINAL_SIZE: TerminalSize = TerminalSize {
@@ -18,8 +20,15 @@ const TERMINAL_SIZE: TerminalSize = TerminalSize {
     rows: 24,
 };
 
+/// For how long, and how often, a launch is looked after whose end nobody heard.
+const LOOK_FOR: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// What a launch script ends with where it did not get all that was streamed to it.
 const UPLOAD_CUT: u8 = 6;
+
+/// Bytes of all labels as JSON. They are part of the host record.
+const TAGS_LIMIT: usize = HOST_RECORD_LIMIT / 2;
 
 /// Bytes that each log keeps where nobody has said it.
 const LOG_LIMIT: u64 = 512 << 20;
@@ -63,6 +72,7 @@ impl Sessions {
                 .hint("a name is a letter or `_`, then letters, digits and `_`"));
             }
         }
+        check_tags(request)?;
         let backend = self.backend(request)?;
         let mut commands = preflight::required_commands(&request.require)?;
         for command in &backend.info().needs {
@@ -121,11 +131,66 @@ impl Sessions {
                     None => Ok(self.observe(vm, session.clone()).await.unwrap_or(session)),
                 }
             }
-            Err(failure) => {
+            Err(Unlaunched::Told(failure)) => {
                 let session = self.observe(vm, session.clone()).await.unwrap_or(session);
                 Err(self.record_failed(vm, session, failure)?)
             }
+            Err(Unlaunched::Unheard(failure)) => self.look_after(vm, session, failure).await,
         }
+    }
+
+    /// Looks what became of a launch that nobody heard the end of. It may still go to its end: only
+    /// what the guest says is taken for a failure, since one that has failed is never asked after
+    /// again.
+    async fn look_after(
+        &self,
+        vm: &VmRecord,
+        session: Session,
+        failure: Failure,
+    ) -> Result<Session, Failure> {
+        let deadline = tokio::time::Instant::now() + LOOK_FOR;
+        loop {
+            let now = match self.observe(vm, session.clone()).await {
+                Ok(now) => now,
+                Err(_) => break,
+            };
+            match now.state() {
+                SessionState::Running | SessionState::Exited => return Ok(now),
+                SessionState::Lost => return Err(self.record_failed(vm, now, failure)?),
+                SessionState::Failed => {
+                    let failure = match &now.snapshot.last_error {
+                        Some(why) => Failure::new(Kind::Launch, why.to_string()).stage("launch"),
+                        None => failure,
+                    };
+                    return Err(self.record_failed(vm, now, failure)?);
+                }
+                SessionState::Starting if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                SessionState::Starting => break,
+            }
+        }
+        self.record_unheard(&session.id, &failure)?;
+        let show = format!(
+            "`banger vm session show {} {}` tells whether it was started",
+            vm.name, session.name
+        );
+        Err(failure.hint(show))
+    }
+
+    /// Keeps why nobody knows whether a session was started, until the guest tells.
+    fn record_unheard(&self, id: &SessionId, failure: &Failure) -> Result<(), Failure> {
+        let _recording = self
+            .recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut session) = self.store.session_by_id(id)?
+            && session.state() == SessionState::Starting
+        {
+            session.snapshot.last_error = Some(failure.message.as_str().into());
+            self.store.update_session(&session)?;
+        }
+        Ok(())
     }
 
     /// The session whose name is asked for, where it never ran.
@@ -298,13 +363,36 @@ fn name_for(request: &SessionStart, id: &SessionId, attempt: u32) -> SessionName
     })
 }
 
+/// Refuses labels that the guest could not keep whole for a host that has forgotten the session.
+fn check_tags(request: &SessionStart) -> Result<(), Failure> {
+    let length = serde_json::to_vec(&request.tags).map_or(usize::MAX, |json| json.len());
+    if length > TAGS_LIMIT {
+        return Err(Failure::new(
+            Kind::Invalid,
+            format!("the session's labels have {length} bytes; at most {TAGS_LIMIT} are kept"),
+        ));
+    }
+    if request.tags.contains_key("") {
+        return Err(Failure::new(Kind::Invalid, "a label has no key"));
+    }
+    Ok(())
+}
+
+/// Why a session was not launched, as far as is known.
+enum Unlaunched {
+    /// It was refused, here or in the guest.
+    Told(Failure),
+    /// The connection was lost, or the guest did not answer in time: it may have been.
+    Unheard(Failure),
+}
+
 async fn launch(
     backend: &SessionBackend,
     guest: &Guest,
     reference: plugin::Session,
     request: &SessionStart,
     session: &Session,
-) -> Result<Option<Snapshot>, Failure> {
+) -> Result<Option<Snapshot>, Unlaunched> {
     let size = request.terminal.unwrap_or(TERMINAL_SIZE);
     let script = backend.launch(&LaunchRequest {
         session: reference,
@@ -320,8 +408,15 @@ async fn launch(
         log_limit: request.log_limit_bytes.unwrap_or(LOG_LIMIT),
         host_record: HostRecord::of(session),
         options: Vec::new(),
-    })?;
-    let output = guest_script::run(&guest.remote, &script).await?;
+    });
+    let script = script.map_err(|error| Unlaunched::Told(error.into()))?;
+    let output =
+        guest_script::run(&guest.remote, &script)
+            .await
+            .map_err(|failure| match failure.kind {
+                Kind::Unreachable | Kind::TimedOut | Kind::Guest => Unlaunched::Unheard(failure),
+                _ => Unlaunched::Told(failure),
+            })?;
     match u8::try_from(output.exit_code).unwrap_or(u8::MAX) {
         // What it printed saves asking; where it can't be read, the guest is asked.
         0 => Ok(backend
@@ -331,10 +426,10 @@ async fn launch(
         code => {
             let mut failure = guest_script::failure(code, &output.stderr, "the launch");
             failure.kind = Kind::Launch;
-            Err(failure.stage(match code {
+            Err(Unlaunched::Told(failure.stage(match code {
                 UPLOAD_CUT => "upload",
                 _ => "launch",
-            }))
+            })))
         }
     }
 }

@@ -159,12 +159,16 @@ impl Sessions {
     }
 
     async fn observe(&self, vm: &VmRecord, session: Session) -> Result<Session, Failure> {
-        let fallback = session.clone();
+        let known = session.clone();
+        if may_lose_more(&known) {
+            let asked = self.ask_after(vm, vec![session], may_lose_more).await;
+            return Ok(asked.ok().and_then(|mut one| one.pop()).unwrap_or(known));
+        }
         Ok(self
             .refresh(vm, vec![session])
             .await?
             .pop()
-            .unwrap_or(fallback))
+            .unwrap_or(known))
     }
 
     /// Asks the guest about sessions and records what has changed. Those that were deleted
@@ -174,7 +178,17 @@ impl Sessions {
         vm: &VmRecord,
         sessions: Vec<Session>,
     ) -> Result<Vec<Session>, Failure> {
-        let open: Vec<&Session> = sessions.iter().filter(|one| !is_settled(one)).collect();
+        self.ask_after(vm, sessions, |one| !is_settled(one)).await
+    }
+
+    /// Asks the guest about some of these sessions; see [`Sessions::refresh`].
+    async fn ask_after(
+        &self,
+        vm: &VmRecord,
+        sessions: Vec<Session>,
+        wanted: fn(&Session) -> bool,
+    ) -> Result<Vec<Session>, Failure> {
+        let open: Vec<&Session> = sessions.iter().filter(|one| wanted(one)).collect();
         if open.is_empty() {
             return Ok(sessions);
         }
@@ -242,8 +256,12 @@ impl Sessions {
             let is_unknown = observed.is_none();
             let mut snapshot = match observed {
                 Some(observed) if !is_settled(&session) => observed,
-                _ => session.snapshot.clone(),
+                Some(observed) => with_logs_of(session.snapshot.clone(), &observed),
+                None => session.snapshot.clone(),
             };
+            if state == SessionState::Lost && snapshot.last_error.is_none() {
+                snapshot.last_error = Some("nothing of it is left in the guest".into());
+            }
             snapshot.state = state;
             if is_unknown && state == SessionState::Lost && snapshot.last_error.is_none() {
                 snapshot.last_error = Some(NOT_KNOWN.into());
@@ -406,6 +424,24 @@ fn is_settled(session: &Session) -> bool {
     match session.state() {
         SessionState::Exited | SessionState::Failed => true,
         SessionState::Starting | SessionState::Running | SessionState::Lost => false,
+    }
+}
+
+/// Whether the beginning of an ended session's log may still go: what outgrew its limit is freed by
+/// and by, in blocks, and not while somebody reads it.
+fn may_lose_more(session: &Session) -> bool {
+    let written = session.snapshot.stdout_bytes | session.snapshot.stderr_bytes;
+    session.state() == SessionState::Exited && written >= 4096
+}
+
+/// What is known of an ended session, with what its logs have now.
+fn with_logs_of(known: Snapshot, now: &Snapshot) -> Snapshot {
+    Snapshot {
+        stdout_bytes: known.stdout_bytes.max(now.stdout_bytes),
+        stderr_bytes: known.stderr_bytes.max(now.stderr_bytes),
+        stdout_start: known.stdout_start.max(now.stdout_start),
+        stderr_start: known.stderr_start.max(now.stderr_start),
+        ..known
     }
 }
 

@@ -102,45 +102,52 @@ pub async fn outputs(
     // When this is dropped, the processes are told to end, and nobody waits for them.
     let leaving = CancellationToken::new();
     let _leaving = leaving.clone().drop_guard();
-    let (sender, mut pieces) = mpsc::channel::<(OutputStream, Bytes)>(PIECES);
-    let running: Vec<_> = processes
-        .into_iter()
-        .map(|(stream, process)| {
-            tokio::spawn(carry(stream, process, sender.clone(), leaving.clone()))
-        })
-        .collect();
+    let (sender, mut pieces) = mpsc::channel(PIECES);
+    let mut running = processes.len();
+    for (stream, process) in processes {
+        tokio::spawn(carry(stream, process, sender.clone(), leaving.clone()));
+    }
     drop(sender);
-    loop {
+    while running > 0 {
         let frame = tokio::select! {
             // Input first: output may never pause.
             biased;
             Some(bytes) = taken.recv() => Frame::InputTaken(bytes),
             piece = pieces.recv() => match piece {
-                Some((OutputStream::Stdout, bytes)) => Frame::Stdout(bytes),
-                Some((OutputStream::Stderr, bytes)) => Frame::Stderr(bytes),
-                None => break,
+                Some(Piece::Bytes(OutputStream::Stdout, bytes)) => Frame::Stdout(bytes),
+                Some(Piece::Bytes(OutputStream::Stderr, bytes)) => Frame::Stderr(bytes),
+                Some(Piece::Ended(Ok(()))) => {
+                    running -= 1;
+                    continue;
+                }
+                // At once: the other may go on for days.
+                Some(Piece::Ended(Err(failure))) => return Some(Err(failure)),
+                None => {
+                    let failure = Failure::new(Kind::Internal, "a task that reads a log has ended");
+                    return Some(Err(failure));
+                }
             },
         };
         if writer.write(frame).await.is_err() {
             return None;
         }
     }
-    for ended in running {
-        match ended.await {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => return Some(Err(failure)),
-            Err(error) => return Some(Err(Failure::from_error(Kind::Internal, &error))),
-        }
-    }
     Some(Ok(()))
+}
+
+/// What comes from one of several processes.
+enum Piece {
+    Bytes(OutputStream, Bytes),
+    /// The last: whether it ran to its end.
+    Ended(Result<(), Failure>),
 }
 
 async fn carry(
     stream: OutputStream,
     mut process: Process,
-    sender: mpsc::Sender<(OutputStream, Bytes)>,
+    sender: mpsc::Sender<Piece>,
     leaving: CancellationToken,
-) -> Result<(), Failure> {
+) {
     let mut errors = guest_script::ErrorTail::default();
     // Its stdin stays open: the end of it would end a script that follows.
     loop {
@@ -151,22 +158,25 @@ async fn carry(
         let Some(event) = event else { break };
         match event {
             ProcessEvent::Stdout(bytes) => {
-                if sender.send((stream, bytes)).await.is_err() {
+                if sender.send(Piece::Bytes(stream, bytes)).await.is_err() {
                     break;
                 }
             }
             ProcessEvent::Stderr(bytes) => errors.push(&bytes),
             ProcessEvent::Exit(exit) => {
-                return match guest_script::exit_code(exit)? {
-                    0 => Ok(()),
-                    code => Err(errors.failure(code, "reading the log")),
+                let ended = match guest_script::exit_code(exit) {
+                    Ok(0) => Ok(()),
+                    Ok(code) => Err(errors.failure(code, "reading the log")),
+                    Err(failure) => Err(failure),
                 };
+                // Where the client has gone, nobody wants to know.
+                let _ = sender.send(Piece::Ended(ended)).await;
+                return;
             }
         }
     }
     let (input, output) = process.into_split();
     wind_down(input, output).await;
-    Ok(())
 }
 
 /// Lets a script end that does so when its stdin does. A connection whose scripts have all ended

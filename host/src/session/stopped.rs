@@ -5,7 +5,7 @@
 //! is not of its form counts as missing.
 
 use super::Sessions;
-use super::logs::streams;
+use super::logs::{check_kept, streams};
 use crate::machine::work_disk::{DiskFile, Ext4Error, Look, PIECE_LIMIT, WorkDisk};
 use crate::plugin::{
     self, HOST_RECORD_LIMIT, PluginError, SNAPSHOTS_LIMIT, SessionBackend, SessionPaths,
@@ -15,9 +15,10 @@ use crate::store::VmRecord;
 use crate::stream::{Connection, FrameWriter};
 use crate::vm::StoppedGuest;
 use banger_core::frame::Frame;
-use banger_core::protocol::session::{OutputFrom, Session, SessionLogs};
+use banger_core::protocol::session::{OutputFrom, Session, SessionAttach, SessionLogs};
 use banger_core::session::{OutputStream, SessionState, Snapshot, StdinKind};
 use banger_core::{ByteString, Failure, GuestPath, Kind, SessionId};
+use std::sync::Arc;
 
 /// Bytes of a small file; a longer one is none of the contract's.
 const FILE_LIMIT: usize = 4096;
@@ -112,6 +113,11 @@ impl Sessions {
                 vm.name
             )));
         }
+        check_kept(
+            session,
+            request.stdout_offset.unwrap_or(u64::MAX),
+            request.stderr_offset.unwrap_or(u64::MAX),
+        )?;
         let guest = self.machines.stopped_guest(vm).await?;
         let backend = self.registry.session_backend(&session.backend)?;
         let reference = plugin::Session {
@@ -145,6 +151,62 @@ impl Sessions {
             if let Some(end) = end {
                 writer.finish(end.map(|()| 0)).await;
             }
+        });
+        Ok(OutputFrom {
+            stream,
+            session_id,
+            stdout_offset,
+            stderr_offset,
+        })
+    }
+
+    /// Opens a stream with what an attached client has not had yet of a session's output, and how
+    /// the session ended: its machine may have been stopped under the client. A terminal has
+    /// nothing more to show.
+    ///
+    /// # Errors
+    /// As [`sessions`]; kind `Gone` where the log no longer has what is asked for.
+    pub(super) async fn attach_to_stopped(
+        self: &Arc<Self>,
+        vm: &VmRecord,
+        session: Session,
+        request: &SessionAttach,
+    ) -> Result<OutputFrom, Failure> {
+        let snapshot = &session.snapshot;
+        let stdout_offset = request.stdout_offset.unwrap_or(snapshot.stdout_bytes);
+        let stderr_offset = request.stderr_offset.unwrap_or(snapshot.stderr_bytes);
+        let mut logs = Vec::new();
+        if request.terminal.is_none() {
+            check_kept(&session, stdout_offset, stderr_offset)?;
+            let guest = self.machines.stopped_guest(vm).await?;
+            let backend = self.registry.session_backend(&session.backend)?;
+            let reference = plugin::Session {
+                id: session.id.clone(),
+                state_root: guest.state_root.clone(),
+                stdin_kind: session.stdin,
+            };
+            for stream in streams(&session, None) {
+                let from = LogFrom::Offset(match stream {
+                    OutputStream::Stdout => stdout_offset,
+                    OutputStream::Stderr => stderr_offset,
+                });
+                logs.push(StoppedLog::open(&guest, &backend, &reference, stream, from).await?);
+            }
+        }
+        let session_id = session.id.clone();
+        let (sessions, vm) = (Arc::clone(self), vm.clone());
+        let stream = self.streams.open(move |connection| async move {
+            let Connection { reader, mut writer } = connection;
+            let end = tokio::select! {
+                end = serve_logs(&mut writer, logs) => end,
+                () = reader.hung_up() => None,
+            };
+            let end = match end {
+                None => return,
+                Some(Ok(())) => sessions.ending(&vm, session).await,
+                Some(Err(failure)) => Err(failure),
+            };
+            writer.finish(end).await;
         });
         Ok(OutputFrom {
             stream,

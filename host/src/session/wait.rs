@@ -57,7 +57,11 @@ impl Sessions {
                     tokio::time::sleep(RETRY_AFTER).await;
                     continue;
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    // Its machine may have been deleted, which says more than that its files are gone.
+                    self.machines.find(vm.id.as_str())?;
+                    return Err(failure);
+                }
             }
             let ended = async {
                 loop {
