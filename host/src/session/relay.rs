@@ -167,6 +167,13 @@ async fn carry(
             ProcessEvent::Exit(exit) => {
                 return match guest_script::exit_code(exit)? {
                     0 => Ok(()),
+                    // By a signal, such as a guest sends that is out of memory. The session goes
+                    // on, and so can its reader, from where it was.
+                    129.. => Err(Failure::new(
+                        Kind::Unreachable,
+                        "what reads the session's log in the guest was killed",
+                    )
+                    .hint("read on from the byte where it ended")),
                     code => Err(errors.failure(code, "reading the log")),
                 };
             }
