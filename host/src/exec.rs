@@ -76,6 +76,9 @@ async fn serve(guest: Guest, mark: String, connection: Connection, process: Proc
     match end {
         Some(end) => writer.finish(end).await,
         None => {
+            if let Some(failure) = reader.failure() {
+                writer.finish(Err(failure)).await;
+            }
             // The program may still end by itself, once its input and output are closed.
             drop((input, output));
             signal(&guest, &mark, "TERM").await;

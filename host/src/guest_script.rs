@@ -169,7 +169,12 @@ pub fn failure(code: u8, stderr: &[u8], what: &str) -> Failure {
     } else {
         banger_core::escape::text(last)
     };
-    Failure::new(kind, message).detail(stderr)
+    let failure = Failure::new(kind, message);
+    // What the sentence says already is not said twice.
+    match stderr.trim_ascii() == last {
+        true => failure,
+        false => failure.detail(stderr),
+    }
 }
 
 /// Waits for the end of a script whose output no longer matters, and which must end well.

@@ -2,7 +2,7 @@
 //!
 //! What a stream means is the business of whoever opened it; here bytes are only carried.
 
-use banger_core::frame::{self, Frame, HEADER_LENGTH, PAYLOAD_LIMIT};
+use banger_core::frame::{self, Frame, FrameError, HEADER_LENGTH, PAYLOAD_LIMIT};
 use banger_core::protocol::Stream;
 use banger_core::{Failure, Kind};
 use std::collections::HashMap;
@@ -137,6 +137,7 @@ impl Connection {
         Self {
             reader: FrameReader {
                 socket: BufReader::with_capacity(128 << 10, reader),
+                malformed: None,
             },
             writer: FrameWriter {
                 socket: writer,
@@ -149,18 +150,30 @@ impl Connection {
 /// Reads a client's frames.
 pub struct FrameReader {
     socket: BufReader<OwnedReadHalf>,
+    malformed: Option<FrameError>,
 }
 
 impl FrameReader {
     /// The next frame; `None` when the client has closed the stream, also where it did so in the
-    /// middle of a frame or wrote what is none.
+    /// middle of a frame, and when it wrote what is none.
     pub async fn next(&mut self) -> Option<Frame> {
         let mut header = [0; HEADER_LENGTH];
         self.socket.read_exact(&mut header).await.ok()?;
-        let (kind, length) = frame::parse_header(header).ok()?;
-        let mut payload = vec![0; length];
-        self.socket.read_exact(&mut payload).await.ok()?;
-        Frame::decode(kind, payload).ok()
+        let frame = match frame::parse_header(header) {
+            Ok((kind, length)) => {
+                let mut payload = vec![0; length];
+                self.socket.read_exact(&mut payload).await.ok()?;
+                Frame::decode(kind, payload)
+            }
+            Err(error) => Err(error),
+        };
+        frame.map_err(|error| self.malformed = Some(error)).ok()
+    }
+
+    /// What is wrong with what the client wrote, where that ended the stream.
+    pub fn failure(&self) -> Option<Failure> {
+        let error = self.malformed.as_ref()?;
+        Some(Failure::from_error(Kind::Usage, error).hint("docs/protocol.md tells the frames"))
     }
 
     /// Resolves when the client has closed the stream, however much of it is still unread.

@@ -10,12 +10,15 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Messages that may wait for a client that does not read. Its progress is dropped then, and its
 /// replies wait.
 const WAITING_MESSAGES: usize = 64;
+/// Requests of one connection that run at once, but for those that only wait. Further ones are not
+/// read before: a client that asks and does not read its replies costs no more than these.
+const REQUESTS_AT_ONCE: usize = 32;
 
 /// Accepts connections until the future is dropped; requests end with `open`.
 pub async fn serve(daemon: Arc<Daemon>, listener: UnixListener, open: CancellationToken) {
@@ -57,6 +60,7 @@ async fn read_requests(
 ) {
     let mut reader = BufReader::new(reader);
     let mut greeted = false;
+    let places = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -118,6 +122,11 @@ async fn read_requests(
             }
             // Whoever replaces a daemon of another version can't greet it.
             (Call::DaemonStop(_), false) | (_, true) => {
+                let place = match &request.call {
+                    Call::SessionWait(_) | Call::Subscribe(_) | Call::DaemonStop(_) => None,
+                    // Closed never.
+                    _ => Arc::clone(&places).acquire_owned().await.ok(),
+                };
                 let (daemon, sender) = (Arc::clone(&daemon), sender.clone());
                 let report = sender.clone();
                 let task = Task::new(
@@ -150,6 +159,7 @@ async fn read_requests(
                         }
                     };
                     let _ = sender.send(reply).await;
+                    drop(place);
                     task.mark_replied();
                 });
             }

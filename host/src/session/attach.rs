@@ -8,7 +8,9 @@ use crate::plugin::{Follow, Role};
 use crate::ssh::{Process, Terminal};
 use crate::store::VmRecord;
 use crate::stream::Connection;
-use banger_core::protocol::session::{AttachTerminal, OutputFrom, Session, SessionAttach};
+use banger_core::protocol::session::{
+    AttachTerminal, OutputFrom, Session, SessionAttach, TerminalSize,
+};
 use banger_core::session::{OutputStream, SessionState, StdinKind};
 use banger_core::{Failure, Kind};
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use tokio::sync::mpsc;
 const COUNTS: usize = 16;
 /// How long a session may take to end after its input has.
 const LAST_OUTPUT: Duration = Duration::from_secs(5);
+/// The most columns or rows of a terminal: tmux's own limit.
+const SIDE_LIMIT: u16 = 10_000;
 /// The length of a terminal's type.
 const TERM_LIMIT: usize = 64;
 
@@ -169,6 +173,7 @@ impl Sessions {
         if let Some((input, output)) = input {
             tokio::spawn(relay::wind_down(input, output));
         }
+        let end = end.or_else(|| reader.failure().map(Err));
         if let Some(end) = end {
             writer.finish(end).await;
         }
@@ -195,6 +200,7 @@ impl Sessions {
                     .hint("1 to 64 letters, digits and `+-._`, as in TERM"),
             );
         }
+        check_size(terminal.size)?;
         let role = match lease {
             Some(_) => Role::Writer,
             None => Role::Observer,
@@ -265,6 +271,7 @@ impl Sessions {
             end = outward => end,
             end = inward => end,
         };
+        let end = end.or_else(|| reader.failure().map(Err));
         if let Some(end) = end {
             writer.finish(end).await;
         }
@@ -285,6 +292,22 @@ impl Sessions {
             ))),
         }
     }
+}
+
+/// Fails for a size that no terminal has.
+///
+/// # Errors
+/// Kind `Invalid`.
+pub(super) fn check_size(size: TerminalSize) -> Result<(), Failure> {
+    let fits = |number| (1..=SIDE_LIMIT).contains(&number);
+    if fits(size.columns) && fits(size.rows) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Kind::Invalid,
+        format!("a terminal cannot be {}x{}", size.columns, size.rows),
+    )
+    .hint(format!("1 to {SIDE_LIMIT} columns and rows")))
 }
 
 fn is_term(term: &str) -> bool {

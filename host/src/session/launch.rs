@@ -73,6 +73,9 @@ impl Sessions {
             }
         }
         check_tags(request)?;
+        if let Some(size) = request.terminal {
+            super::attach::check_size(size)?;
+        }
         let backend = self.backend(request)?;
         let mut commands = preflight::required_commands(&request.require)?;
         for command in &backend.info().needs {

@@ -139,7 +139,12 @@ impl Open {
             return Ok(start);
         }
         match (asked, request.tail, request.since_ms) {
-            (Some(offset), _, _) => Ok(offset),
+            // Beyond the end there is nothing yet; who follows waits for it.
+            (Some(offset), _, _) if request.follow => Ok(offset),
+            (Some(offset), _, _) => Ok(offset.min(match stream {
+                OutputStream::Stdout => snapshot.stdout_bytes,
+                OutputStream::Stderr => snapshot.stderr_bytes,
+            })),
             (None, Some(lines), _) => {
                 let script = self
                     .backend

@@ -390,6 +390,7 @@ impl Sessions {
     /// Where it has no terminal or does not run.
     pub async fn resize(&self, vm: &VmRecord, request: &SessionResize) -> Result<(), Failure> {
         let open = self.open(vm, &request.session).await?;
+        attach::check_size(request.size)?;
         let (columns, rows) = (request.size.columns, request.size.rows);
         let script = open.backend.resize(&open.reference, columns, rows)?;
         open.run(&script, "resizing the terminal").await

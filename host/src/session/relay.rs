@@ -166,6 +166,13 @@ async fn carry(
             ProcessEvent::Exit(exit) => {
                 let ended = match guest_script::exit_code(exit) {
                     Ok(0) => Ok(()),
+                    // By a signal, such as a guest sends that is out of memory. The session goes
+                    // on, and so can its reader, from where it was.
+                    Ok(129..) => Err(Failure::new(
+                        Kind::Unreachable,
+                        "what reads the session's log in the guest was killed",
+                    )
+                    .hint("read on from the byte where it ended")),
                     Ok(code) => Err(errors.failure(code, "reading the log")),
                     Err(failure) => Err(failure),
                 };
