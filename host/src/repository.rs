@@ -218,7 +218,7 @@ impl Repository {
     }
 
     /// git with everything switched off that could run a program or write.
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("git");
         for (name, _) in std::env::vars_os() {
             if name.as_bytes().starts_with(b"GIT_") {
@@ -297,7 +297,7 @@ impl Repository {
         Ok(output.stdout)
     }
 
-    async fn git_line(&self, arguments: &[&str]) -> Result<Vec<u8>, Failure> {
+    pub(crate) async fn git_line(&self, arguments: &[&str]) -> Result<Vec<u8>, Failure> {
         let mut output = self.git(arguments).await?;
         if output.last() == Some(&b'\n') {
             output.pop();

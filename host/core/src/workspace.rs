@@ -53,10 +53,14 @@ pub struct Status {
     pub head: Option<String>,
     /// Its branch.
     pub branch: Option<String>,
-    /// The full id of the commit compared with.
+    /// The full id of the commit compared with, or of the empty tree.
     pub base: String,
+    /// The id of the tree that holds everything in the working tree.
+    pub tree: String,
     /// Commits that the head has and the base has not.
     pub commits: u32,
     /// Everything that differs from the base.
     pub changes: Vec<Change>,
+    /// Whether there are more changes than are listed.
+    pub more: bool,
 }

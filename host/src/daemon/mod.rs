@@ -98,6 +98,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
             Arc::clone(&store),
             Arc::clone(&registry),
             streams.clone(),
+            dirs.clone(),
         ),
         dirs: dirs.clone(),
         registry,

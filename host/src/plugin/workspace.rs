@@ -9,6 +9,7 @@ use super::engine::Usage;
 use super::error::PluginError;
 use super::session_backend::{forbidden, to_output};
 use super::validate;
+use banger_core::protocol::workspace::ExportFormat;
 use banger_core::workspace::{Change, ChangeKind, Source, Status};
 use banger_core::{ByteString, GuestPath, Output, PluginName, Script};
 use std::sync::Arc;
@@ -187,15 +188,29 @@ impl Workspace {
         from_status(status).map_err(|detail| forbidden(&self.plugin, FUNCTION, detail))
     }
 
-    /// The script that prints one binary patch from a base (a full commit id) to everything in
-    /// the working tree.
+    /// The script that prints a report, which [`Workspace::read_inspect`] reads, and after it the
+    /// work since a base. The report comes after its length in decimal digits and a line feed.
     ///
     /// # Errors
     /// The plugin's fault or refusal.
-    pub fn export_patch(&self, path: &GuestPath, base: &str) -> Result<Script, PluginError> {
-        let path = self.utf8(path)?;
-        self.script("workspace.export-patch", base.len(), |guest, store| {
-            guest.call_export_patch(store, path, base)
+    pub fn export(
+        &self,
+        path: &GuestPath,
+        base: Option<&str>,
+        format: ExportFormat,
+    ) -> Result<Script, PluginError> {
+        let request = wit::ExportRequest {
+            path: self.utf8(path)?.to_owned(),
+            base: base.map(str::to_owned),
+            format: match format {
+                ExportFormat::Patch => wit::ExportFormat::Patch,
+                ExportFormat::Mbox => wit::ExportFormat::Mbox,
+                ExportFormat::Bundle => wit::ExportFormat::Bundle,
+            },
+        };
+        let input = base.map_or(0, str::len);
+        self.script("workspace.export-work", input, |guest, store| {
+            guest.call_export_work(store, &request)
         })
     }
 
@@ -236,6 +251,7 @@ fn from_status(status: wit::Status) -> Result<Status, String> {
         ));
     }
     validate::commit(&status.base)?;
+    validate::commit(&status.tree)?;
     if let Some(head) = &status.head {
         validate::commit(head)?;
     }
@@ -251,8 +267,10 @@ fn from_status(status: wit::Status) -> Result<Status, String> {
         head: status.head,
         branch: status.branch,
         base: status.base,
+        tree: status.tree,
         commits: status.commits,
         changes,
+        more: status.more,
     })
 }
 

@@ -3,16 +3,20 @@
 //! The host reads the user's repository and carries bytes; what happens in the guest is the
 //! workspace plugin's.
 
+mod apply;
 mod export;
 mod meter;
 mod prepare;
+mod saved;
+mod status;
 
+use crate::dirs::Dirs;
 use crate::plugin::Registry;
 use crate::repository::Repository;
-use crate::store::Store;
+use crate::store::{Store, VmRecord};
 use crate::stream::Streams;
 use crate::vm::{Guest, Machines};
-use banger_core::protocol::workspace::DEFAULT_GUEST_PATH;
+use banger_core::protocol::workspace::{DEFAULT_GUEST_PATH, Prepared};
 use banger_core::workspace::Source;
 use banger_core::{ByteString, Failure, GuestPath, Kind};
 use std::os::unix::ffi::OsStringExt as _;
@@ -28,6 +32,7 @@ pub struct Workspaces {
     store: Arc<Store>,
     registry: Arc<Registry>,
     streams: Streams,
+    dirs: Dirs,
 }
 
 impl Workspaces {
@@ -37,12 +42,14 @@ impl Workspaces {
         store: Arc<Store>,
         registry: Arc<Registry>,
         streams: Streams,
+        dirs: Dirs,
     ) -> Self {
         Self {
             machines,
             store,
             registry,
             streams,
+            dirs,
         }
     }
 
@@ -56,6 +63,41 @@ impl Workspaces {
         let repository = Repository::find(&path).await?;
         let source = repository.source().await?;
         Ok((repository, source))
+    }
+
+    /// What was put in at this place. Without one it is the usual place, or the only one: an
+    /// adopted host may have another home.
+    fn recorded(
+        &self,
+        vm: &VmRecord,
+        guest: &Guest,
+        asked: Option<&GuestPath>,
+    ) -> Result<Prepared, Failure> {
+        let wanted = guest_path(guest, asked)?;
+        let mut workspaces = self.store.workspaces(&vm.id)?;
+        let found = workspaces
+            .iter()
+            .position(|workspace| workspace.guest_path == wanted)
+            .or((asked.is_none() && workspaces.len() == 1).then_some(0));
+        match found {
+            Some(found) => Ok(workspaces.swap_remove(found)),
+            None => Err(Failure::new(
+                Kind::NotFound,
+                format!("no working copy was put into `{}` at `{wanted}`", vm.name),
+            )
+            .hint(format!(
+                "`banger vm show {}` lists what was; --guest-path names another place",
+                vm.name
+            ))),
+        }
+    }
+
+    /// The same result, where an unreachable guest turns out to be a stopped one.
+    async fn explained<T>(&self, vm: &VmRecord, result: Result<T, Failure>) -> Result<T, Failure> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(failure) => Err(self.machines.explain(vm, failure).await),
+        }
     }
 }
 

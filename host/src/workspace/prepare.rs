@@ -37,7 +37,16 @@ impl Workspaces {
     ) -> Result<Prepared, Failure> {
         let (repository, source) = self.examine(&request.path).await?;
         let guest = self.machines.guest(vm).await?;
-        let work = self.prepare_in(&guest, &repository, &source, request, task);
+        let work = async {
+            let saved = if request.force && !request.discard {
+                let path = guest_path(&guest, request.guest_path.as_ref())?;
+                self.save_at(vm, &guest, &path, task).await?
+            } else {
+                None
+            };
+            let prepared = self.prepare_in(&guest, &repository, &source, request, task);
+            prepared.await.map(|prepared| Prepared { saved, ..prepared })
+        };
         let prepared = match task.until_cancelled(work).await {
             Ok(prepared) => prepared,
             Err(failure) => return Err(self.machines.explain(vm, failure).await),
@@ -122,6 +131,11 @@ impl Workspaces {
             bytes_sent: meter.bytes,
             prepared_at_ms: now_ms(),
             notes,
+            saved: None,
+            prepared_tree: None,
+            exported_tree: None,
+            exported_head: None,
+            unexported_at_stop: None,
         })
     }
 }

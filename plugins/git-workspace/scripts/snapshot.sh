@@ -12,12 +12,6 @@ enter_copy() {
     head=$(plain_git rev-parse --quiet --verify 'HEAD^{commit}') || head=
 }
 
-# $1: a commit or a ref. Sets `base` to its full id.
-resolve_base() {
-    base=$(plain_git rev-parse --quiet --verify --end-of-options "$1^{commit}" 2>/dev/null) ||
-        refuse 3 "\`$1\` is no commit in $PWD"
-}
-
 # Adds the files of repositories that were made inside the working copy, as if these were plain
 # directories. Git itself would note a commit that nobody else has, or refuse to go on.
 add_embedded() {
@@ -48,7 +42,7 @@ embedded_files() (
         done
 )
 
-# Makes the index, and lets git use it from here on.
+# Makes the index, and lets git use it from here on. Sets `tree` to the id of the whole snapshot.
 take_snapshot() {
     local objects index
     objects=$(plain_git rev-parse --path-format=absolute --git-path objects && printf x) || exit 1
@@ -74,11 +68,5 @@ take_snapshot() {
     export GIT_INDEX_FILE=$scratch/index GIT_OBJECT_DIRECTORY=$scratch/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$objects
     add_embedded
     plain_git add --all --sparse -- . >&2 || refuse 1 "the working tree of $PWD cannot be read"
-}
-
-# $@: further options. Compares the base with the snapshot, whatever the configuration says.
-compare() {
-    plain_git -c core.quotePath=true -c diff.suppressBlankEmpty=false -c diff.renameLimit=1000 diff --cached \
-        --no-color --no-ext-diff --no-textconv --no-relative --submodule=short --ignore-submodules=none \
-        --find-renames -O/dev/null "$@" "$base" --
+    tree=$(plain_git write-tree) || refuse 1 "the working tree of $PWD cannot be written as a tree"
 }

@@ -1,5 +1,5 @@
 //! Working copies of git repositories: fetched over the script's own stdin and stdout, brought
-//! back as one patch. What runs in the guest stands in `scripts/`; the user's repository is the
+//! back as a patch, as mails or as a bundle. What runs in the guest stands in `scripts/`; the user's repository is the
 //! host's business alone.
 
 banger_plugin::workspace!("../../wit");
@@ -8,7 +8,7 @@ mod report;
 mod scripts;
 
 use contract::{
-    Guest, Info, LayOverRequest, Metadata, Output, ReceiveRequest, Refusal, Script, Status,
+    ExportRequest, Guest, Info, LayOverRequest, Metadata, Output, ReceiveRequest, Refusal, Script, Status,
     Transport, WorkspaceInfo,
 };
 
@@ -61,8 +61,8 @@ impl Guest for Plugin {
         report::read(&output).map_err(Into::into)
     }
 
-    fn export_patch(path: String, base: String) -> Result<Script, Refusal> {
-        scripts::export_patch(&path, &base)
+    fn export_work(request: ExportRequest) -> Result<Script, Refusal> {
+        scripts::export(&request)
             .map(Into::into)
             .map_err(Into::into)
     }

@@ -1,4 +1,4 @@
-//! Reads what the script `inspect.sh` printed. The guest may have printed anything.
+//! Reads what the function `report` of `compare.sh` printed. The guest may have printed anything.
 
 use crate::contract::{Change, ChangeKind, Output, Status};
 use banger_plugin::Refusal;
@@ -28,14 +28,21 @@ pub fn read(output: &Output) -> Result<Status, Refusal> {
 
 fn parse(stdout: &[u8]) -> Option<Status> {
     let mut fields = stdout.strip_suffix(b"\0")?.split(|byte| *byte == 0);
-    if fields.next()? != b"banger-git-1" {
+    if fields.next()? != b"banger-git-2" {
         return None;
     }
     let head = text(fields.next()?)?;
     let branch = text(fields.next()?)?;
     let base = text(fields.next()?)?;
+    let tree = text(fields.next()?)?;
     let commits = text(fields.next()?)?;
-    if !(is_id(head) || head.is_empty()) || !is_id(base) || !is_number(commits) {
+    let more = match fields.next()? {
+        b"all" => false,
+        b"cut" => true,
+        _ => return None,
+    };
+    let ids = is_id(base) && is_id(tree) && (is_id(head) || head.is_empty());
+    if !ids || !is_number(commits) {
         return None;
     }
     let mut changes = Vec::new();
@@ -53,8 +60,10 @@ fn parse(stdout: &[u8]) -> Option<Status> {
         head: (!head.is_empty()).then(|| head.to_owned()),
         branch: (!branch.is_empty()).then(|| branch.to_owned()),
         base: base.to_owned(),
+        tree: tree.to_owned(),
         commits: commits.parse().ok()?,
         changes,
+        more,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The guest scripts with their arguments.
 
-use crate::contract::{LayOverRequest, ReceiveRequest, Source};
+use crate::contract::{ExportFormat, ExportRequest, LayOverRequest, ReceiveRequest, Source};
 use banger_plugin::{Refusal, Script};
 
 /// A script's text: the parts that it is made of, one after the other.
@@ -58,24 +58,40 @@ pub fn lay_over(request: &LayOverRequest) -> Result<Script, Refusal> {
 
 /// Tells the state; [`crate::report`] reads what it prints.
 pub fn inspect(path: &str, base: Option<&str>) -> Result<Script, Refusal> {
-    if base.is_some_and(|base| base.is_empty() || base.contains('\0')) {
-        return Err(Refusal::new("the base is empty"));
-    }
-    Ok(
-        Script::new(body!("repository.sh", "snapshot.sh", "inspect.sh"))
-            .arg(absolute(path)?)
-            .arg(base.unwrap_or_default()),
-    )
+    Ok(Script::new(body!(
+        "repository.sh",
+        "snapshot.sh",
+        "compare.sh",
+        "inspect.sh"
+    ))
+    .arg(absolute(path)?)
+    .arg(checked_base(base)?))
 }
 
-/// Prints the patch.
-pub fn export_patch(path: &str, base: &str) -> Result<Script, Refusal> {
-    check_commit(base)?;
-    Ok(
-        Script::new(body!("repository.sh", "snapshot.sh", "export-patch.sh"))
-            .arg(absolute(path)?)
-            .arg(base),
-    )
+/// Prints the same, then the work in a format.
+pub fn export(request: &ExportRequest) -> Result<Script, Refusal> {
+    Ok(Script::new(body!(
+        "repository.sh",
+        "snapshot.sh",
+        "compare.sh",
+        "export.sh"
+    ))
+    .arg(absolute(&request.path)?)
+    .arg(checked_base(request.base.as_deref())?)
+    .arg(match request.format {
+        ExportFormat::Patch => "patch",
+        ExportFormat::Mbox => "mbox",
+        ExportFormat::Bundle => "bundle",
+    }))
+}
+
+fn checked_base(base: Option<&str>) -> Result<&str, Refusal> {
+    match base {
+        Some(base) if base.is_empty() || base.contains('\0') => {
+            Err(Refusal::new("the base is empty"))
+        }
+        base => Ok(base.unwrap_or_default()),
+    }
 }
 
 /// The path, if it is absolute and not the root.

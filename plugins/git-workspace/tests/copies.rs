@@ -3,7 +3,7 @@
 
 use banger_git_workspace::Plugin;
 use banger_git_workspace::contract::{
-    ChangeKind, Guest as _, LayOverRequest, Output, ReceiveRequest, Script, Source, Status,
+    ChangeKind, ExportFormat, ExportRequest, Guest as _, LayOverRequest, Output, ReceiveRequest, Script, Source, Status,
 };
 use banger_plugin_testing::{command, exit_code, lint, run};
 use std::fs;
@@ -183,9 +183,12 @@ impl World {
     }
 
     fn patch(&self) -> Vec<u8> {
-        let output = go(Plugin::export_patch(self.path(), self.head.clone()).unwrap());
-        assert!(output.status.success(), "{output:?}");
-        output.stdout
+        self.export(ExportFormat::Patch).unwrap().1
+    }
+
+    /// The report and the work since the head that was received.
+    fn export(&self, format: ExportFormat) -> Result<(Status, Vec<u8>), String> {
+        export(&self.path(), Some(&self.head), format)
     }
 
     /// Applies the patch at the base, on the user's side, and compares the trees.
@@ -207,6 +210,33 @@ impl World {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
     }
+}
+
+/// The report and the work, taken apart as the host does.
+fn export(
+    path: &str,
+    base: Option<&str>,
+    format: ExportFormat,
+) -> Result<(Status, Vec<u8>), String> {
+    let request = ExportRequest {
+        path: path.to_owned(),
+        base: base.map(str::to_owned),
+        format,
+    };
+    let output = go(Plugin::export_work(request).unwrap());
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
+    let line = output.stdout.iter().position(|byte| *byte == b'\n').unwrap();
+    let (length, rest) = output.stdout.split_at(line);
+    let length: usize = std::str::from_utf8(length).unwrap().parse().unwrap();
+    let (report, work) = rest[1..].split_at(length);
+    let status = Plugin::read_inspect(Output {
+        exit_code: 0,
+        stdout: report.to_vec(),
+        stderr: vec![],
+    });
+    Ok((status.unwrap(), work.to_vec()))
 }
 
 fn go(script: Script) -> std::process::Output {
@@ -423,7 +453,7 @@ fn any_bytes_are_read_or_refused() {
         })
     };
     let good = format!(
-        "banger-git-1\0{0}\0b\0{0}\x003\0M\0a\0R100\0x\0y\0end\0",
+        "banger-git-2\0{0}\0b\0{0}\0{0}\x003\0all\0M\0a\0R100\0x\0y\0end\0",
         "a".repeat(40)
     );
     assert_eq!(read(good.clone().into_bytes()).unwrap().changes.len(), 2);
