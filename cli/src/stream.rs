@@ -30,6 +30,8 @@ pub enum Input {
     Stdin,
     /// Nothing.
     Nothing,
+    /// Nothing until all has come and the sink has it; then that is said.
+    Receipt,
 }
 
 /// What SIGINT and SIGTERM do. A second one soon after always ends banger.
@@ -66,6 +68,14 @@ pub trait Sink {
     /// # Errors
     /// Where they can't be taken: the stream ends then.
     fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError>;
+
+    /// All has come.
+    ///
+    /// # Errors
+    /// Where it can't be kept.
+    fn complete(&mut self) -> Result<(), CommandError> {
+        Ok(())
+    }
 }
 
 /// Connects and passes everything on until the end.
@@ -110,8 +120,31 @@ pub fn run(
             return Err(cut_off().into());
         }
         if let Some(code) = frames.feed(buffer.get(..read).unwrap_or_default(), sink)? {
+            if input == Input::Receipt && code == 0 {
+                sink.complete()?;
+                acknowledge(&mut socket);
+            }
             return Ok(Ended::Exit(code));
         }
+    }
+}
+
+/// Says that all has come, and waits until the daemon has taken note, so that whatever is asked next
+/// finds it noted. A daemon that has gone can't.
+fn acknowledge(socket: &mut UnixStream) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    if socket
+        .write_all(&Frame::<Vec<u8>>::StdinEnd.encode())
+        .is_ok()
+    {
+        let limit = Timespec {
+            tv_sec: 5,
+            tv_nsec: 0,
+        };
+        let _ = poll(
+            &mut [PollFd::new(&*socket, PollFlags::empty())],
+            Some(&limit),
+        );
     }
 }
 

@@ -65,7 +65,10 @@ impl Quarantine {
             .tempdir_in(directory)
             .map_err(|error| {
                 let shown = escape::text(directory.as_os_str().as_bytes());
-                Failure::new(Kind::Host, format!("can't make a directory in {shown}: {error}"))
+                Failure::new(
+                    Kind::Host,
+                    format!("can't make a directory in {shown}: {error}"),
+                )
             })?;
         let quarantine = Self {
             dir,
@@ -83,7 +86,10 @@ impl Quarantine {
         match std::fs::copy(&shallow, quarantine.repository().join("shallow")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 let shown = escape::text(shallow.as_os_str().as_bytes());
-                Err(Failure::new(Kind::Host, format!("can't read {shown}: {error}")))
+                Err(Failure::new(
+                    Kind::Host,
+                    format!("can't read {shown}: {error}"),
+                ))
             }
             _ => Ok(quarantine),
         }
@@ -120,15 +126,24 @@ impl Quarantine {
                 message: "git refuses what the guest made".into(),
                 ..failure
             }
-            .hint(if detail.contains("did not receive expected object") || detail.contains("missing") {
-                "it builds on a commit that the repository here does not have"
-            } else {
-                "`banger vm workspace export` brings it as a patch"
-            })
+            .hint(
+                if detail.contains("did not receive expected object") || detail.contains("missing")
+                {
+                    "it builds on a commit that the repository here does not have"
+                } else {
+                    "`banger vm workspace export` brings it as a patch"
+                },
+            )
         })?;
         let commit = format!("{work}^{{commit}}");
         let found = self
-            .line(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])
+            .line(&[
+                "rev-parse",
+                "--verify",
+                "--quiet",
+                "--end-of-options",
+                &commit,
+            ])
             .await;
         if found.ok().as_deref() != Some(work.as_str()) {
             return Err(damaged("its ref is no commit"));
@@ -141,8 +156,14 @@ impl Quarantine {
     /// # Errors
     /// Where there is none.
     pub async fn resolve(&self, revision: &str) -> Result<String, Failure> {
-        self.line(&["rev-parse", "--verify", "--quiet", "--end-of-options", revision])
-            .await
+        self.line(&[
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            revision,
+        ])
+        .await
     }
 
     /// Whether a commit is among those that another builds on.
@@ -176,7 +197,13 @@ impl Quarantine {
         }
         let mut merge = self.git();
         merge
-            .args(["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages"])
+            .args([
+                "merge-tree",
+                "--write-tree",
+                "-z",
+                "--name-only",
+                "--no-messages",
+            ])
             .args([ours, work]);
         let output = outputs(&mut merge).await?;
         let mut fields = output.stdout.split(|byte| *byte == 0);
@@ -238,14 +265,19 @@ impl Quarantine {
             wanted += &format!("^{has}\n");
         }
         let mut index = repository.command();
-        index.args(["index-pack", "--stdin", "--strict"]).stdin(packed);
+        index
+            .args(["index-pack", "--stdin", "--strict"])
+            .stdin(packed);
         let write = async {
             let written = revisions.write_all(wanted.as_bytes()).await;
             drop(revisions);
             written.map_err(|error| Failure::from_error(Kind::Host, &error))
         };
-        let (written, packed, indexed) =
-            tokio::join!(write, pack.wait_with_output(), run(&mut index, "index-pack"));
+        let (written, packed, indexed) = tokio::join!(
+            write,
+            pack.wait_with_output(),
+            run(&mut index, "index-pack")
+        );
         let packed = packed.map_err(|error| no_git(&error))?;
         if !packed.status.success() {
             return Err(failed("pack-objects", &packed.stderr));

@@ -3,9 +3,9 @@
 //! The checkout, the index and HEAD are not touched, and no file is written but git's own objects
 //! and the branch: there is no worktree in which content of a guest could be checked out.
 
+use super::Workspaces;
 use super::export::Wanted;
 use super::saved::write_whole;
-use super::Workspaces;
 use crate::quarantine::{Merge, Quarantine, conflict};
 use crate::repository::Repository;
 use crate::store::VmRecord;
@@ -49,7 +49,9 @@ impl Workspaces {
         request: &Apply,
         task: &Task,
     ) -> Result<Applied, Failure> {
-        let examined = task.until_cancelled(self.examine_work(vm, request, task)).await;
+        let examined = task
+            .until_cancelled(self.examine_work(vm, request, task))
+            .await;
         let examined = self.explained(vm, examined).await?;
         // From here on nobody interrupts: git would leave a part of a pack behind.
         task.check()?;
@@ -91,7 +93,13 @@ impl Workspaces {
             .as_ref()
             .filter(|commits| commits.result != commits.work)
             .and(head.clone());
-        let notes = notes(&recorded, &commits, head.as_deref(), request.three_way, uncommitted);
+        let notes = notes(
+            &recorded,
+            &commits,
+            head.as_deref(),
+            request.three_way,
+            uncommitted,
+        );
         Ok(Applied {
             path: ByteString(repository.top().as_os_str().as_bytes().to_vec()),
             branch: made.then_some(branch),

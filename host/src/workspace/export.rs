@@ -80,7 +80,10 @@ impl Outgoing {
 }
 
 fn cut_short() -> Failure {
-    Failure::new(Kind::Guest, "the export ended, and the guest did not say how")
+    Failure::new(
+        Kind::Guest,
+        "the export ended, and the guest did not say how",
+    )
 }
 
 impl Workspaces {
@@ -260,7 +263,9 @@ impl Workspaces {
 /// Where the report begins and ends, once its length has come.
 fn report_end(came: &[u8]) -> Result<Option<(usize, usize)>, Failure> {
     let damaged = || Failure::new(Kind::Guest, "the guest's report on the export is damaged");
-    let head = came.get(..came.len().min(LENGTH_DIGITS + 1)).unwrap_or(came);
+    let head = came
+        .get(..came.len().min(LENGTH_DIGITS + 1))
+        .unwrap_or(came);
     let Some(line) = head.iter().position(|byte| *byte == b'\n') else {
         return if head.len() > LENGTH_DIGITS {
             Err(damaged())

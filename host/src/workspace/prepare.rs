@@ -45,7 +45,9 @@ impl Workspaces {
                 None
             };
             let prepared = self.prepare_in(&guest, &repository, &source, request, task);
-            prepared.await.map(|prepared| Prepared { saved, ..prepared })
+            prepared
+                .await
+                .map(|prepared| Prepared { saved, ..prepared })
         };
         let prepared = match task.until_cancelled(work).await {
             Ok(prepared) => prepared,

@@ -106,8 +106,14 @@ impl Workspaces {
         recorded: &Prepared,
         task: &Task,
     ) -> Result<Option<Saved>, Failure> {
-        task.progress("save", format!("looking for work in {}", recorded.guest_path));
-        match self.save_as(vm, guest, recorded, ExportFormat::Bundle).await {
+        task.progress(
+            "save",
+            format!("looking for work in {}", recorded.guest_path),
+        );
+        match self
+            .save_as(vm, guest, recorded, ExportFormat::Bundle)
+            .await
+        {
             // Such as a repository whose history is damaged: the files may be whole.
             Err(failure) if matches!(failure.kind, Kind::Guest | Kind::Conflict) => {
                 tracing::warn!(vm = %vm.name, %failure, "work is saved as a patch, not as a bundle");

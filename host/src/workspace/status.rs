@@ -85,7 +85,9 @@ impl Workspaces {
             told
         };
         // A guest that does not answer soon is one whose work is not known.
-        let told = tokio::time::timeout(LAST_LOOK, look).await.unwrap_or_default();
+        let told = tokio::time::timeout(LAST_LOOK, look)
+            .await
+            .unwrap_or_default();
         let noted = self.store.change_workspaces(&vm.id, |record| {
             record.unexported_at_stop = told
                 .iter()

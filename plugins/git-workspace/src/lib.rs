@@ -8,8 +8,8 @@ mod report;
 mod scripts;
 
 use contract::{
-    ExportRequest, Guest, Info, LayOverRequest, Metadata, Output, ReceiveRequest, Refusal, Script, Status,
-    Transport, WorkspaceInfo,
+    ExportRequest, Guest, Info, LayOverRequest, Metadata, Output, ReceiveRequest, Refusal, Script,
+    Status, Transport, WorkspaceInfo,
 };
 
 /// The plugin.

@@ -3,7 +3,8 @@
 
 use banger_git_workspace::Plugin;
 use banger_git_workspace::contract::{
-    ChangeKind, ExportFormat, ExportRequest, Guest as _, LayOverRequest, Output, ReceiveRequest, Script, Source, Status,
+    ChangeKind, ExportFormat, ExportRequest, Guest as _, LayOverRequest, Output, ReceiveRequest,
+    Script, Source, Status,
 };
 use banger_plugin_testing::{command, exit_code, lint, run};
 use std::fs;
@@ -227,7 +228,11 @@ fn export(
     if !output.status.success() {
         return Err(String::from_utf8(output.stderr).unwrap());
     }
-    let line = output.stdout.iter().position(|byte| *byte == b'\n').unwrap();
+    let line = output
+        .stdout
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap();
     let (length, rest) = output.stdout.split_at(line);
     let length: usize = std::str::from_utf8(length).unwrap().parse().unwrap();
     let (report, work) = rest[1..].split_at(length);

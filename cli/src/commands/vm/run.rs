@@ -45,6 +45,7 @@ impl Run {
                 guest_path: self.guest_path,
                 mode: PrepareMode::default(),
                 force: false,
+                discard: false,
             },
         };
         context.answer(Call::VmRun(request), render)

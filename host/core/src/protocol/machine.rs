@@ -141,6 +141,7 @@ pub struct VmDelete {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VmDeleted {
     /// Where work was saved that had not been exported.
+    #[serde(default)]
     pub saved: Vec<Saved>,
 }
 

@@ -1,19 +1,24 @@
 //! `banger vm workspace …`
 
+mod apply;
+mod diff;
 mod export;
 mod patch;
 mod prepare;
+mod status;
 
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::text;
 use banger_core::escape;
-use banger_core::protocol::workspace::Prepared;
+use banger_core::protocol::workspace::{ExportFormat, Prepared, Saved};
 use clap::{Args, Subcommand};
 
 /// Working copies: a repository into a machine, work out of it
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
+  banger vm workspace status my-vm
+  banger vm workspace apply my-vm
   banger vm workspace export my-vm --output work.patch")]
 pub struct Workspace {
     #[command(subcommand)]
@@ -23,6 +28,9 @@ pub struct Workspace {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Prepare(prepare::Prepare),
+    Status(status::Status),
+    Diff(diff::Diff),
+    Apply(apply::Apply),
     Export(export::Export),
 }
 
@@ -30,6 +38,9 @@ impl Workspace {
     pub fn run(self, context: &Context) -> Outcome {
         match self.verb {
             Verb::Prepare(command) => command.run(context),
+            Verb::Status(command) => command.run(context),
+            Verb::Diff(command) => command.run(context),
+            Verb::Apply(command) => command.run(context),
             Verb::Export(command) => command.run(context),
         }
     }
@@ -58,8 +69,25 @@ pub fn describe(prepared: &Prepared) -> String {
         ),
     };
     text += &format!("  {over}{} sent\n", text::bytes(prepared.bytes_sent));
+    if let Some(saved) = &prepared.saved {
+        text += &format!("  {}\n", saved_as(saved));
+    }
     for note in &prepared.notes {
         text += &format!("  note: {}\n", escape::text(note.as_bytes()));
     }
     text
+}
+
+/// Where work was saved, and how to get it back.
+pub fn saved_as(saved: &Saved) -> String {
+    let file = text::quote(saved.file.as_ref());
+    let how = match saved.format {
+        ExportFormat::Patch => format!("git apply {file}"),
+        ExportFormat::Mbox => format!("git am {file}"),
+        ExportFormat::Bundle => format!("git fetch {file} refs/banger/work:refs/heads/NAME"),
+    };
+    format!(
+        "work in {} that was not exported is saved: `{how}` brings it back",
+        saved.guest_path
+    )
 }

@@ -25,9 +25,12 @@ pub struct Prepare {
     #[arg(long, value_name = "PATH",
         value_parser = OsStringValueParser::new().try_map(value::guest_path))]
     guest_path: Option<GuestPath>,
-    /// Overwrite a working copy that is there, with all work in it
+    /// Overwrite a working copy that is there; work in it that was not exported is saved first
     #[arg(long)]
     force: bool,
+    /// With --force: give that work up instead
+    #[arg(long, requires = "force")]
+    discard: bool,
 }
 
 impl Prepare {
@@ -38,6 +41,7 @@ impl Prepare {
             guest_path: self.guest_path,
             mode: PrepareMode::default(),
             force: self.force,
+            discard: self.discard,
         };
         context.answer(Call::WorkspacePrepare(request), |prepared: &Prepared| {
             super::describe(prepared)
