@@ -446,3 +446,332 @@ async fn run(command: &mut Command, what: &str) -> Result<Vec<u8>, Failure> {
         Err(failed(what, &output.stderr))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write as _;
+
+    /// A user's repository with one commit, and a guest's that borrows its objects.
+    struct World {
+        root: tempfile::TempDir,
+        base: String,
+        made: std::cell::RefCell<Vec<String>>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let root = tempfile::Builder::new()
+                .prefix("q '\"\\:\n")
+                .tempdir()
+                .expect("a directory");
+            let user = root.path().join("user");
+            for name in ["user", "guest"] {
+                let top = root.path().join(name);
+                std::fs::create_dir(&top).expect("made");
+                git(&top, &["init", "-q", "-b", "main"], b"");
+            }
+            std::fs::write(user.join("file"), "one\ntwo\nthree\n").expect("written");
+            git(&user, &["add", "-A"], b"");
+            git(&user, &["commit", "-q", "-m", "base"], b"");
+            let base = line(&user, &["rev-parse", "HEAD"]);
+            let guest = root.path().join("guest");
+            let from = user.to_str().expect("UTF-8");
+            git(&guest, &["fetch", "-q", from, "main"], b"");
+            Self {
+                root,
+                base,
+                made: std::cell::RefCell::default(),
+            }
+        }
+
+        fn user(&self) -> PathBuf {
+            self.root.path().join("user")
+        }
+
+        fn guest(&self) -> PathBuf {
+            self.root.path().join("guest")
+        }
+
+        fn blob(&self, content: &[u8]) -> String {
+            self.object(&["hash-object", "-w", "--stdin"], content)
+        }
+
+        fn object(&self, arguments: &[&str], stdin: &[u8]) -> String {
+            let made = text(&git(&self.guest(), arguments, stdin));
+            self.made.borrow_mut().push(made.clone());
+            made
+        }
+
+        /// A tree that git itself would not make.
+        fn tree(&self, mode: &str, name: &[u8], id: &str) -> String {
+            let mut raw = [mode.as_bytes(), b" ", name, b"\0"].concat();
+            raw.extend(
+                data_encoding::HEXLOWER
+                    .decode(id.as_bytes())
+                    .expect("an id"),
+            );
+            let arguments = ["hash-object", "-w", "-t", "tree", "--literally", "--stdin"];
+            self.object(&arguments, &raw)
+        }
+
+        /// A bundle of a commit of this tree on the base, with all that was made so far: git
+        /// itself would not walk some of it.
+        fn bundle(&self, tree: &str) -> Vec<u8> {
+            let arguments = ["commit-tree", "-p", &self.base, "-m", "work", tree];
+            let commit = self.object(&arguments, b"");
+            let mut made = self.made.borrow().clone();
+            made.sort();
+            made.dedup();
+            let list = made.join("\n") + "\n";
+            let arguments = ["pack-objects", "-q", "--stdout"];
+            let pack = git(&self.guest(), &arguments, list.as_bytes());
+            let base = &self.base;
+            let header = format!("# v2 git bundle\n-{base} base\n{commit} {WORK_REF}\n\n");
+            [header.as_bytes(), &pack].concat()
+        }
+
+        async fn examine(
+            &self,
+            bundle: &[u8],
+        ) -> Result<(Quarantine, Repository, String), Failure> {
+            let repository = Repository::find(&self.user()).await?;
+            let quarantine = Quarantine::open(&repository, self.root.path()).await?;
+            std::fs::write(quarantine.bundle(), bundle).expect("written");
+            let work = quarantine.receive(&quarantine.bundle(), 1 << 20).await?;
+            Ok((quarantine, repository, work))
+        }
+
+        /// Every file of the user's, and its content.
+        fn everything(&self) -> Vec<(PathBuf, Vec<u8>)> {
+            let mut found = Vec::new();
+            let mut directories = vec![self.user()];
+            while let Some(directory) = directories.pop() {
+                for entry in std::fs::read_dir(directory).expect("read").flatten() {
+                    if entry.path().is_dir() {
+                        directories.push(entry.path());
+                    } else {
+                        found.push((entry.path(), std::fs::read(entry.path()).expect("read")));
+                    }
+                }
+            }
+            found.sort();
+            found
+        }
+    }
+
+    fn git(top: &Path, arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
+        let mut child = std::process::Command::new("git")
+            .args(["-c", "user.name=a", "-c", "user.email=a@b", "-C"])
+            .arg(top)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("git runs");
+        child
+            .stdin
+            .take()
+            .expect("a pipe")
+            .write_all(stdin)
+            .expect("written");
+        let output = child.wait_with_output().expect("ends");
+        assert!(output.status.success(), "{arguments:?}");
+        output.stdout
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).trim().to_owned()
+    }
+
+    fn line(top: &Path, arguments: &[&str]) -> String {
+        text(&git(top, arguments, b""))
+    }
+
+    #[tokio::test]
+    async fn sound_work_arrives_and_nothing_else_changes() {
+        let world = World::new();
+        let blob = world.blob(b"new\n");
+        let tree = world.tree("100644", b"a b\xff\n", &blob);
+        let bundle = world.bundle(&tree);
+        let before = world.everything();
+        let (quarantine, repository, work) = world.examine(&bundle).await.expect("sound");
+        assert_eq!(world.everything(), before, "examining only reads");
+        quarantine
+            .hand_over(&repository, &work, &[&world.base])
+            .await
+            .expect("handed over");
+        let user = world.user();
+        assert_eq!(
+            line(&user, &["rev-parse", &format!("{work}^{{tree}}")]),
+            tree
+        );
+        assert_eq!(line(&user, &["status", "--porcelain"]), "");
+        let dir = quarantine.dir.path().to_owned();
+        drop(quarantine);
+        assert!(!dir.exists());
+    }
+
+    #[tokio::test]
+    async fn crafted_trees_are_refused() {
+        let world = World::new();
+        let before = world.everything();
+        let blob = world.blob(b"[submodule \"x\"]\n\tpath = x\n\turl = -u./payload\n");
+        let inner = world.tree("100644", b"config", &blob);
+        let names: [&[u8]; 9] = [
+            b".git",
+            b".GIT",
+            b".gIt",
+            b"git~1",
+            b".g\xe2\x80\x8cit",
+            b"..",
+            b".",
+            b"",
+            b"../outside",
+        ];
+        for name in names {
+            for (mode, id) in [("40000", &inner), ("100644", &blob), ("120000", &blob)] {
+                // Each is refused for its own sake.
+                *world.made.borrow_mut() = vec![blob.clone(), inner.clone()];
+                let bundle = world.bundle(&world.tree(mode, name, id));
+                let refused = world.examine(&bundle).await.expect_err("refused");
+                assert_eq!(
+                    refused.kind,
+                    Kind::Guest,
+                    "{}: {refused:?}",
+                    name.escape_ascii()
+                );
+            }
+        }
+        // A link in the place of git's own files, an option in the place of an address.
+        for (mode, name) in [("120000", b".gitmodules"), ("100644", b".gitmodules")] {
+            *world.made.borrow_mut() = vec![blob.clone(), inner.clone()];
+            let bundle = world.bundle(&world.tree(mode, name, &blob));
+            assert!(world.examine(&bundle).await.is_err(), "{mode}");
+        }
+        let deep = world.tree("40000", b"deep", &world.tree("40000", b".git", &inner));
+        assert!(world.examine(&world.bundle(&deep)).await.is_err());
+        assert_eq!(world.everything(), before);
+    }
+
+    #[tokio::test]
+    async fn a_bundle_is_bounded_and_must_be_whole() {
+        let world = World::new();
+        let mut state = 1_u64;
+        let noise: Vec<u8> = (0..3 << 20)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state as u8
+            })
+            .collect();
+        let big = world.bundle(&world.tree("100644", b"big", &world.blob(&noise)));
+        assert!(world.examine(&big).await.is_err(), "larger than allowed");
+        let tree = world.tree("100644", b"a", &world.blob(b"x"));
+        let bundle = world.bundle(&tree);
+        for cut in [0, 10, bundle.len() / 2, bundle.len() - 1] {
+            assert!(world.examine(&bundle[..cut]).await.is_err(), "{cut}");
+        }
+        // An object that nobody has.
+        let lacking = world.tree("100644", b"a", &"1".repeat(40));
+        let bundle = world.bundle(&lacking);
+        assert!(
+            world.examine(&bundle).await.is_err(),
+            "an object is missing"
+        );
+    }
+
+    #[tokio::test]
+    async fn merges_are_made_of_objects_and_conflicts_are_named() {
+        let world = World::new();
+        let user = world.user();
+        for marker in ["merge.x.driver", "core.fsmonitor", "filter.x.smudge"] {
+            git(&user, &["config", marker, "touch ran; false"], b"");
+        }
+        std::fs::write(user.join(".gitattributes"), "* merge=x filter=x\n").expect("written");
+        std::fs::write(user.join("file"), "ONE\ntwo\nthree\n").expect("written");
+        git(
+            &user,
+            &[
+                "-c",
+                "core.fsmonitor=false",
+                "-c",
+                "filter.x.smudge=",
+                "add",
+                "-A",
+            ],
+            b"",
+        );
+        git(
+            &user,
+            &["-c", "core.fsmonitor=false", "commit", "-q", "-m", "ours"],
+            b"",
+        );
+        let ours = line(&user, &["rev-parse", "HEAD"]);
+        for name in ["ran"] {
+            let _ = std::fs::remove_file(user.join(name));
+        }
+        let (before, me) = (world.everything(), ("me", "me@x"));
+        let theirs = |content: &[u8]| {
+            let tree = world.tree("100644", b"file", &world.blob(content));
+            world.bundle(&tree)
+        };
+        let (quarantine, _, work) = world
+            .examine(&theirs(b"one\ntwo\nTHREE\n"))
+            .await
+            .expect("sound");
+        let merged = quarantine.merge(&ours, &work, me, "m").await;
+        let Ok(Merge::Commit(merged)) = merged else {
+            panic!("{merged:?}");
+        };
+        let found = quarantine
+            .git()
+            .args(["show", &format!("{merged}:file")])
+            .output()
+            .await;
+        assert_eq!(found.expect("runs").stdout, b"ONE\ntwo\nTHREE\n");
+        let (quarantine, _, work) = world
+            .examine(&theirs(b"1\ntwo\nthree\n"))
+            .await
+            .expect("sound");
+        let merged = quarantine.merge(&ours, &work, me, "m").await.expect("told");
+        assert_eq!(merged, Merge::Conflicts(vec![b"file".to_vec()]));
+        assert_eq!(world.everything(), before);
+        let failure = conflict(&[b"a\x1b[2J".to_vec()], &ours);
+        assert!(failure.message.contains("a\\x1b[2J"), "{failure}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn no_bundle_changes_the_users_repository(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            name in prop::collection::vec(any::<u8>(), 1..12),
+            mode in prop::sample::select(vec!["100644", "100755", "120000", "160000", "40000", "1", "777777"]),
+        ) {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let world = World::new();
+                let before = world.everything();
+                let name: Vec<u8> = name.into_iter().filter(|byte| *byte != 0).collect();
+                let crafted = world.bundle(&world.tree(mode, &name, &world.blob(b"x")));
+                drop(world.examine(&crafted).await);
+                let mut damaged = crafted;
+                for (at, byte) in edits {
+                    let at = at.index(damaged.len());
+                    damaged[at] = byte;
+                }
+                drop(world.examine(&damaged).await);
+                assert_eq!(world.everything(), before);
+            });
+        }
+    }
+
+    #[test]
+    fn a_path_is_quoted_for_the_list_of_alternates() {
+        let path = OsString::from_vec(b"/a b\"\\:\n\xff".to_vec());
+        assert_eq!(c_quoted(&path), OsStr::new("\"/a b\\\"\\\\:\\012\\377\""));
+    }
+}

@@ -56,9 +56,10 @@ take_snapshot() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     mkdir -- "$scratch/objects"
-    # With git's knowledge of which files are unchanged; without, all would be read again.
+    # With git's knowledge of which files are unchanged; without, all would be read again. Its time is
+    # part of that: a file as old as the index may have changed since, within the same second.
     if [[ -f $index ]]; then
-        cp -- "$index" "$scratch/index" || exit 1
+        cp --preserve=timestamps -- "$index" "$scratch/index" || exit 1
     fi
     # In this variable some characters have a meaning.
     if [[ $objects == *[:\"\\]* ]]; then

@@ -411,6 +411,31 @@ fn everything_comes_back_whatever_the_agent_has_configured() {
     world.assert_patch_brings_everything();
 }
 
+/// Git compares times in whole seconds: a change that leaves size and time is seen only because the
+/// file is as young as the index.
+#[test]
+fn a_change_within_the_second_of_the_last_commit_is_not_missed() {
+    let world = World::new("sha1");
+    world.received();
+    let copy = world.copy();
+    git(&copy, &["config", "core.trustctime", "false"]);
+    let set_time = |path: &Path| {
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        let file = fs::File::options().append(true).open(path).unwrap();
+        file.set_modified(then).unwrap();
+    };
+    let file = copy.join("gone");
+    fs::write(&file, "before\n").unwrap();
+    set_time(&file);
+    git(&copy, &["commit", "-qam", "three"]);
+    fs::write(&file, "after!\n").unwrap();
+    set_time(&file);
+    set_time(&copy.join(".git/index"));
+    let changed = world.inspect(Some("HEAD")).unwrap().changes;
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    world.assert_patch_brings_everything();
+}
+
 #[test]
 fn a_merge_that_is_under_way_is_exported() {
     let world = World::new("sha1");

@@ -453,7 +453,7 @@ fn check(before: &[Op], after: &[Op]) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 40,
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40),
         max_shrink_iters: 60,
         ..ProptestConfig::default()
     })]
