@@ -182,7 +182,10 @@ impl Workspaces {
                     let code = guest_script::exit_code(exit)?;
                     let mut failure = errors.failure(code, "exporting");
                     match code {
-                        UNFIT_FORMAT => failure.kind = Kind::Conflict,
+                        UNFIT_FORMAT => {
+                            failure.kind = Kind::Conflict;
+                            failure = failure.hint("--format bundle brings any commits");
+                        }
                         0 => return Err(cut_short()),
                         // What `inspect` refuses in the same words.
                         3 => {

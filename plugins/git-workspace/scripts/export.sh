@@ -40,10 +40,10 @@ as_patches() {
     if [[ $base == "$empty_tree" ]]; then
         range=$tip root=(--root)
     elif ! plain_git merge-base --is-ancestor "$base" "$tip"; then
-        refuse 6 "the head does not come after the base, so its commits are no sequence of patches: use the format bundle"
+        refuse 6 "the head does not come after the base, so its commits are no sequence of patches"
     fi
     [[ $(plain_git rev-list --merges --count "$range" --) == 0 ]] ||
-        refuse 6 "there are merges among the commits, which patches can't carry: use the format bundle"
+        refuse 6 "there are merges among the commits, which patches can't carry"
 }
 
 as_mbox() {

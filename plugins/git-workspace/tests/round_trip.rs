@@ -419,7 +419,7 @@ fn check(before: &[Op], after: &[Op]) {
     }
 
     match guest.export(ExportFormat::Mbox) {
-        Err(refused) => assert!(refused.contains("use the format bundle"), "{refused}"),
+        Err(refused) => assert!(refused.contains("patches"), "{refused}"),
         Ok((_, mbox)) => {
             let host = guest.host();
             if !mbox.is_empty() {
