@@ -254,10 +254,10 @@ async fn check_branch(repository: &Repository, branch: &str) -> Result<(), Failu
         .git_line(&["check-ref-format", "--branch", branch])
         .await;
     if valid.ok().as_deref() != Some(branch.as_bytes()) {
-        return Err(Failure::new(
-            Kind::Invalid,
-            format!("`{shown}` can't be a branch's name"),
-        ));
+        return Err(
+            Failure::new(Kind::Invalid, format!("`{shown}` can't be a branch's name"))
+                .hint("name another with --branch"),
+        );
     }
     let name = format!("refs/heads/{branch}");
     let taken = |message: String| {
