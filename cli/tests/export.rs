@@ -35,6 +35,7 @@ fn exporting(talk: impl Fn(&mut Talk) + Clone + Send + Sync + 'static) -> Fake {
                 commits: 1,
                 tree: HEAD.into(),
                 more: false,
+                submodules: vec![],
                 changes: vec![Change {
                     kind: ChangeKind::Modified,
                     path: "a\x1bb".into(),

@@ -34,6 +34,31 @@ pub struct Quarantine {
     object_format: String,
 }
 
+/// What names begin with that are only there while something is made.
+pub const DRAFT_PREFIXES: [&str; 2] = ["apply-", ".part-"];
+
+/// Removes what a daemon that was killed left half-made in these directories.
+pub fn clear(directories: &[&Path]) {
+    for entry in directories
+        .iter()
+        .filter_map(|directory| std::fs::read_dir(directory).ok())
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        if DRAFT_PREFIXES
+            .iter()
+            .any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
+        {
+            // What can't be removed is in nobody's way.
+            let _ = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(entry.path()),
+                _ => std::fs::remove_file(entry.path()),
+            };
+        }
+    }
+}
+
 /// What became of a merge.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Merge {

@@ -615,6 +615,76 @@ fn force_saves_what_was_not_exported_and_discard_does_not() {
     );
 }
 
+/// No export of the superproject has what was done in a submodule: it is said, and saved by itself.
+#[test]
+fn work_in_a_submodule_is_told_and_saved() {
+    let world = World::new();
+    let sub = world.guest.join("sub module");
+    fs::create_dir(&sub).expect("made");
+    git(&sub, &["init", "-q", "-b", "main"]);
+    put(&sub.join("a"), b"a\n");
+    commit(&sub, "first");
+    git(&world.guest, &["add", "sub module"]);
+    git(&world.guest, &["commit", "-q", "-m", "a submodule"]);
+    put(&sub.join("loose"), b"loose\n");
+    let told = world
+        .home
+        .run(["vm", "workspace", "status", HOST])
+        .ok()
+        .text();
+    let told = told.lines().last().expect("a line");
+    let base = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+    assert!(
+        told.contains("the submodule sub module has work of its own"),
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!(
+            "--guest-path '{}' --base-commit {base}",
+            sub.display()
+        )),
+        "{told}"
+    );
+    let _ = world.run("export", &["--output", "top"]).ok();
+    let applied = world.run("apply", &[]).ok().json();
+    assert!(
+        applied["notes"].to_string().contains("sub module"),
+        "{applied}"
+    );
+    assert!(world.unexported());
+    // What it says works.
+    let at = format!("--guest-path={}", sub.display());
+    let more = [
+        &at,
+        "--base-commit",
+        base,
+        "--format",
+        "bundle",
+        "--output",
+        "sub.bundle",
+    ];
+    let _ = world.run("export", &more).ok();
+
+    let _ = world.prepare(&["--force"]).ok();
+    let saved = world.home.banger_home().join("state/saved");
+    let mut found = 0;
+    for file in fs::read_dir(saved).expect("there").flatten() {
+        let branch = format!("refs/banger/work:refs/heads/saved{found}");
+        let words: [OsString; 4] = [
+            "fetch".into(),
+            "-q".into(),
+            file.path().into(),
+            branch.into(),
+        ];
+        git(&world.user, words);
+        found += 1;
+    }
+    assert_eq!(found, 2);
+    let all = git(&world.user, &["log", "--all", "--format=", "--name-only"]);
+    let all = String::from_utf8_lossy(&all).into_owned();
+    assert!(all.contains("loose") && all.contains("sub module"), "{all}");
+}
+
 #[test]
 fn work_counts_as_exported_once_the_client_says_that_it_has_it() {
     let world = World::new();
@@ -646,16 +716,16 @@ fn work_counts_as_exported_once_the_client_says_that_it_has_it() {
 #[test]
 fn ctrl_c_leaves_nothing() {
     let world = World::new();
-    // The guest's git never ends: it reads a pipe that nobody writes.
-    let pipe = world.home.scratch().join("pipe");
-    let made = Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.expect("mkfifo runs").success());
     put(&world.guest.join(".gitattributes"), b"slow filter=slow\n");
-    let slow = format!("cat '{}'", pipe.display());
-    git(&world.guest, &["config", "filter.slow.clean", &slow]);
     put(&world.guest.join("slow"), b"x");
     let before = world.everything();
     for words in [&["apply"][..], &["export", "--output", "no"]] {
+        // The guest's git does not end: it reads a pipe that nobody writes.
+        let pipe = world.home.scratch().join(words[0]);
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo runs").success());
+        let slow = format!("cat '{}'", pipe.display());
+        git(&world.guest, &["config", "filter.slow.clean", &slow]);
         let mut all = vec!["vm", "workspace", words[0], HOST];
         all.extend(&words[1..]);
         let running = world.home.spawn(&all);

@@ -63,4 +63,23 @@ pub struct Status {
     pub changes: Vec<Change>,
     /// Whether there are more changes than are listed.
     pub more: bool,
+    /// Submodules with work of their own, which an export does not bring.
+    pub submodules: Vec<Submodule>,
+}
+
+/// A submodule of a guest with work of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Submodule {
+    /// Relative to the top. From the guest: escape before showing.
+    pub path: ByteString,
+    /// The commit that the base has it at.
+    pub base: Option<String>,
+}
+
+/// The id of the tree without entries, in the object format of another id.
+pub fn empty_tree(like: &str) -> &'static str {
+    match like.len() {
+        64 => "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+        _ => "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    }
 }

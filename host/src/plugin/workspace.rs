@@ -10,13 +10,15 @@ use super::error::PluginError;
 use super::session_backend::{forbidden, to_output};
 use super::validate;
 use banger_core::protocol::workspace::ExportFormat;
-use banger_core::workspace::{Change, ChangeKind, Source, Status};
+use banger_core::workspace::{Change, ChangeKind, Source, Status, Submodule};
 use banger_core::{ByteString, GuestPath, Output, PluginName, Script};
 use std::sync::Arc;
 use wasmtime::Store;
 
 /// Changes that one working copy may have.
 const CHANGES_LIMIT: usize = 100_000;
+/// Submodules of one working copy that may have work of their own.
+const SUBMODULES_LIMIT: usize = 1_000;
 
 /// A kind of working copy that a plugin provides. Cloning it is cheap.
 #[derive(Clone)]
@@ -263,6 +265,24 @@ fn from_status(status: wit::Status) -> Result<Status, String> {
         .into_iter()
         .map(from_change)
         .collect::<Result<_, _>>()?;
+    if status.submodules.len() > SUBMODULES_LIMIT {
+        let count = status.submodules.len();
+        return Err(format!(
+            "{count} submodules; at most {SUBMODULES_LIMIT} are allowed"
+        ));
+    }
+    let submodules = status
+        .submodules
+        .into_iter()
+        .map(|one| {
+            validate::repository_path(&one.path)?;
+            one.base.as_deref().map(validate::commit).transpose()?;
+            Ok(Submodule {
+                path: ByteString(one.path),
+                base: one.base,
+            })
+        })
+        .collect::<Result<_, String>>()?;
     Ok(Status {
         head: status.head,
         branch: status.branch,
@@ -271,6 +291,7 @@ fn from_status(status: wit::Status) -> Result<Status, String> {
         commits: status.commits,
         changes,
         more: status.more,
+        submodules,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::task::Task;
 use banger_core::protocol::workspace::{
     Applied, Apply, EXPORT_LIMIT_BYTES, ExportFormat, Prepared,
 };
-use banger_core::workspace::Status;
+use banger_core::workspace::{Status, empty_tree};
 use banger_core::{ByteString, Failure, Kind, escape};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
@@ -69,7 +69,7 @@ impl Workspaces {
                 let has: Vec<&str> = [Some(status.base.as_str()), head.as_deref()]
                     .into_iter()
                     .flatten()
-                    .filter(|id| !is_empty_tree(id))
+                    .filter(|id| *id != empty_tree(id))
                     .collect();
                 quarantine
                     .hand_over(&repository, &commits.result, &has)
@@ -80,6 +80,7 @@ impl Workspaces {
             _ => false,
         };
         if !request.check
+            && status.submodules.is_empty()
             && let Err(error) =
                 self.store
                     .mark_exported(&vm.id, &recorded, &status.tree, status.head.as_deref())
@@ -93,13 +94,20 @@ impl Workspaces {
             .as_ref()
             .filter(|commits| commits.result != commits.work)
             .and(head.clone());
-        let notes = notes(
+        let mut notes = notes(
             &recorded,
             &commits,
             head.as_deref(),
             request.three_way,
             uncommitted,
         );
+        notes.extend(status.submodules.iter().map(|submodule| {
+            format!(
+                "the submodule {} has work of its own, which does not come along: \
+                 `banger vm workspace status` says how to export it",
+                submodule.path
+            )
+        }));
         Ok(Applied {
             path: ByteString(repository.top().as_os_str().as_bytes().to_vec()),
             branch: made.then_some(branch),
@@ -110,6 +118,7 @@ impl Workspaces {
             uncommitted,
             changes: status.changes,
             more: status.more,
+            submodules: status.submodules,
             notes,
         })
     }
@@ -137,7 +146,7 @@ impl Workspaces {
             .ok()
             .map(|line| String::from_utf8_lossy(&line).into_owned());
         let base = &recorded.head_commit;
-        if !is_empty_tree(base) {
+        if base != empty_tree(base) {
             let object = format!("{base}^{{commit}}");
             let known = repository.git_line(&["cat-file", "-e", &object]).await;
             known.map_err(|_| {
@@ -236,15 +245,6 @@ fn notes(
         ));
     }
     notes
-}
-
-/// The ids of the tree without entries, in either object format.
-fn is_empty_tree(id: &str) -> bool {
-    matches!(
-        id,
-        "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-            | "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
-    )
 }
 
 /// Whether a branch of that name can be made, and would be nobody's HEAD.

@@ -110,7 +110,10 @@ impl Workspaces {
             };
             let outgoing = self.outgoing(&guest, &wanted).await?;
             // From another base it may not be all.
-            let of = recorded.filter(|recorded| recorded.head_commit == outgoing.status.base);
+            let of = recorded.filter(|recorded| {
+                let status = &outgoing.status;
+                recorded.head_commit == status.base && status.submodules.is_empty()
+            });
             let base_ref = request.base_commit.clone().unwrap_or_else(|| "HEAD".into());
             Ok(self.stream(vm, base_ref, outgoing, of))
         };
@@ -258,6 +261,7 @@ impl Workspaces {
             tree: status.tree,
             changes: status.changes,
             more: status.more,
+            submodules: status.submodules,
             patch,
         }
     }

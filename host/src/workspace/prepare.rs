@@ -42,7 +42,7 @@ impl Workspaces {
                 let path = guest_path(&guest, request.guest_path.as_ref())?;
                 self.save_at(vm, &guest, &path, task).await?
             } else {
-                None
+                Vec::new()
             };
             let prepared = self.prepare_in(&guest, &repository, &source, request, task);
             prepared
@@ -133,7 +133,7 @@ impl Workspaces {
             bytes_sent: meter.bytes,
             prepared_at_ms: now_ms(),
             notes,
-            saved: None,
+            saved: Vec::new(),
             prepared_tree: None,
             exported_tree: None,
             exported_head: None,

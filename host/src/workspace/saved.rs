@@ -10,10 +10,15 @@ use crate::store::VmRecord;
 use crate::task::{Task, now_ms};
 use crate::vm::Guest;
 use banger_core::protocol::workspace::{EXPORT_LIMIT_BYTES, ExportFormat, Prepared, Saved};
+use banger_core::workspace::{Status, empty_tree};
 use banger_core::{ByteString, Failure, GuestPath, Kind, escape};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+/// How deep submodules are followed, and how many files one machine may cause.
+const DEPTH_LIMIT: u32 = 8;
+const SAVED_LIMIT: usize = 100;
 
 impl Workspaces {
     /// Saves what a machine's working copies hold and nobody else has.
@@ -83,11 +88,11 @@ impl Workspaces {
         guest: &Guest,
         path: &GuestPath,
         task: &Task,
-    ) -> Result<Option<Saved>, Failure> {
+    ) -> Result<Vec<Saved>, Failure> {
         let recorded = self.store.workspaces(&vm.id)?;
         // What banger did not put there has no base that an export could be from.
         let Some(recorded) = recorded.into_iter().find(|one| one.guest_path == *path) else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         match self.save(vm, guest, &recorded, task).await {
             Err(failure) if failure.kind != Kind::Cancelled => {
@@ -99,57 +104,93 @@ impl Workspaces {
         }
     }
 
+    /// Saves a working copy and the submodules in it that have work of their own.
     async fn save(
         &self,
         vm: &VmRecord,
         guest: &Guest,
         recorded: &Prepared,
         task: &Task,
-    ) -> Result<Option<Saved>, Failure> {
+    ) -> Result<Vec<Saved>, Failure> {
         task.progress(
             "save",
             format!("looking for work in {}", recorded.guest_path),
         );
-        match self
-            .save_as(vm, guest, recorded, ExportFormat::Bundle)
-            .await
-        {
-            // Such as a repository whose history is damaged: the files may be whole.
-            Err(failure) if matches!(failure.kind, Kind::Guest | Kind::Conflict) => {
-                tracing::warn!(vm = %vm.name, %failure, "work is saved as a patch, not as a bundle");
-                self.save_as(vm, guest, recorded, ExportFormat::Patch).await
+        let mut saved = Vec::new();
+        let known = |status: &Status| !is_unexported(recorded, status);
+        let mut left = vec![(
+            recorded.guest_path.clone(),
+            Some(recorded.head_commit.clone()),
+            0,
+        )];
+        while let Some((path, base, depth)) = left.pop() {
+            // The guest names them: there may be no end of it.
+            if depth > DEPTH_LIMIT || saved.len() > SAVED_LIMIT {
+                return Err(Failure::new(
+                    Kind::Guest,
+                    "there are more submodules with work of their own than banger follows",
+                ));
             }
-            saved => saved,
+            let wanted = Wanted {
+                path: &path,
+                base: base.as_deref(),
+                format: ExportFormat::Bundle,
+                limit: EXPORT_LIMIT_BYTES,
+            };
+            let always = |_: &Status| false;
+            let known: &(dyn Fn(&Status) -> bool + Sync) =
+                if depth == 0 { &known } else { &always };
+            let one = match self.save_as(vm, guest, &wanted, known).await {
+                // Such as a repository whose history is damaged: the files may be whole.
+                Err(failure) if matches!(failure.kind, Kind::Guest | Kind::Conflict) => {
+                    tracing::warn!(vm = %vm.name, %failure, "work is saved as a patch, not as a bundle");
+                    let wanted = Wanted {
+                        format: ExportFormat::Patch,
+                        ..wanted
+                    };
+                    self.save_as(vm, guest, &wanted, known).await
+                }
+                one => one,
+            };
+            let (one, status) = one?;
+            saved.extend(one);
+            for submodule in status.submodules {
+                let below =
+                    GuestPath::try_from([path.as_bytes(), b"/", submodule.path.as_ref()].concat())
+                        .map_err(|error| Failure::from_error(Kind::Guest, &error))?;
+                // Where the base has none, all of it is new.
+                let base = submodule
+                    .base
+                    .unwrap_or_else(|| empty_tree(&status.base).into());
+                left.push((below, Some(base), depth + 1));
+            }
         }
+        Ok(saved)
     }
 
+    /// `known` says whether a state is known elsewhere.
     async fn save_as(
         &self,
         vm: &VmRecord,
         guest: &Guest,
-        recorded: &Prepared,
-        format: ExportFormat,
-    ) -> Result<Option<Saved>, Failure> {
-        let wanted = Wanted {
-            path: &recorded.guest_path,
-            base: Some(&recorded.head_commit),
-            format,
-            limit: EXPORT_LIMIT_BYTES,
-        };
-        let mut outgoing = self.outgoing(guest, &wanted).await?;
-        if !is_unexported(recorded, &outgoing.status) {
-            return Ok(None);
+        wanted: &Wanted<'_>,
+        known: &(dyn Fn(&Status) -> bool + Sync),
+    ) -> Result<(Option<Saved>, Status), Failure> {
+        let mut outgoing = self.outgoing(guest, wanted).await?;
+        if known(&outgoing.status) {
+            return Ok((None, outgoing.status));
         }
-        let base_commit = outgoing.status.base.clone();
-        let file = self.saved_file(vm, format);
+        let file = self.saved_file(vm, wanted.format);
         let bytes = write_whole(&mut outgoing, &file).await?;
-        Ok((bytes > 0).then(|| Saved {
-            guest_path: recorded.guest_path.clone(),
+        let status = outgoing.status;
+        let saved = (bytes > 0).then(|| Saved {
+            guest_path: wanted.path.clone(),
             file: ByteString(file.as_os_str().as_bytes().to_vec()),
-            format,
-            base_commit,
+            format: wanted.format,
+            base_commit: status.base.clone(),
             bytes,
-        }))
+        });
+        Ok((saved, status))
     }
 
     fn saved_file(&self, vm: &VmRecord, format: ExportFormat) -> PathBuf {
@@ -158,8 +199,15 @@ impl Workspaces {
             ExportFormat::Mbox => "mbox",
             ExportFormat::Bundle => "bundle",
         };
-        let name = format!("{}-{}.{ending}", vm.name, now_ms());
-        self.dirs.saved().join(name)
+        let (directory, now) = (self.dirs.saved(), now_ms());
+        // Several may come within a millisecond.
+        (0_u32..)
+            .map(|number| match number {
+                0 => directory.join(format!("{}-{now}.{ending}", vm.name)),
+                _ => directory.join(format!("{}-{now}-{number}.{ending}", vm.name)),
+            })
+            .find(|path| !path.exists())
+            .unwrap_or(directory)
     }
 }
 

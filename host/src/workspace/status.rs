@@ -40,6 +40,7 @@ impl Workspaces {
                 tree: status.tree,
                 changes: status.changes,
                 more: status.more,
+                submodules: status.submodules,
             })
         };
         self.explained(vm, task.until_cancelled(work).await).await
@@ -120,5 +121,6 @@ pub(super) fn is_unexported(recorded: &Prepared, now: &Status) -> bool {
     };
     let as_exported = recorded.exported_tree.as_deref() == Some(now.tree.as_str())
         && recorded.exported_head.as_deref() == head;
-    !(at_prepared_head && as_prepared || as_exported)
+    // What is in submodules is in no tree of the superproject.
+    !now.submodules.is_empty() || !(at_prepared_head && as_prepared || as_exported)
 }

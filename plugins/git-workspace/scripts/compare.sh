@@ -21,9 +21,41 @@ resolve_base() {
     fi
 }
 
+# Lists submodules in which something is not committed: only these still differ from an index to which
+# all was added.
+list_unclean() {
+    local path
+    plain_git diff-files --name-only --ignore-submodules=none -z >"$scratch/differing" || exit 1
+    while IFS= read -r -d '' path; do
+        [[ ! -e ./$path/.git ]] || printf '%s\0' "$path"
+    done <"$scratch/differing" >"$scratch/unclean"
+}
+
+# Lists submodules with work of their own: paths and the commits that the base has them at, or nothing.
+submodules() {
+    local modes path of
+    local -A seen=()
+    {
+        cat -- "$scratch/unclean" || exit 1
+        # Moved or new.
+        compare --raw -z | while IFS= read -r -d '' modes && IFS= read -r -d '' path; do
+            [[ ${modes##* } != R* ]] || IFS= read -r -d '' path
+            [[ $modes != ":"??????" 160000 "* ]] || printf '%s\0' "$path"
+        done
+    } | while IFS= read -r -d '' path; do
+        [[ -z ${seen[x$path]:-} ]] || continue
+        seen[x$path]=1
+        of=$(plain_git rev-parse --verify --quiet "$base:$path^{object}") || of=
+        # A file of the base is no commit.
+        [[ $(plain_git ls-tree -z "$base" -- "$path" | head -c 6) == 160000 ]] || of=
+        printf '%s\0%s\0' "$path" "$of"
+    done
+}
+
 # Enters that repository. Sets `branch`, and `name` and `email` of who commits in the working copy.
 leave_copy() {
     local format shallow
+    list_unclean
     branch=$(plain_git symbolic-ref --quiet --short HEAD) || branch=
     name=$(plain_git config --get user.name) || name=
     email=$(plain_git config --get user.email) || email=
@@ -50,7 +82,8 @@ compare() {
 }
 
 # Prints fields that end in NUL: "banger-git-2", head, branch, base, tree, number of commits, "all"
-# or "cut", then git's own name-status list or its beginning, then "end".
+# or "cut", then git's own name-status list or its beginning, then "submodules" and for each that has work
+# of its own its path and the commit that the base has it at, then "end".
 report() {
     local commits=0 range=$base..$head how='all'
     [[ $base != "$empty_tree" ]] || range=$head
@@ -65,6 +98,8 @@ report() {
     else
         some_changes <"$scratch/changes"
     fi
+    printf 'submodules\0'
+    submodules || exit 1
     printf 'end\0'
 }
 

@@ -1,6 +1,6 @@
 //! Reads what the function `report` of `compare.sh` printed. The guest may have printed anything.
 
-use crate::contract::{Change, ChangeKind, Output, Status};
+use crate::contract::{Change, ChangeKind, Output, Status, Submodule};
 use banger_plugin::Refusal;
 
 /// The working copy's state.
@@ -48,13 +48,26 @@ fn parse(stdout: &[u8]) -> Option<Status> {
     let mut changes = Vec::new();
     loop {
         let status = fields.next()?;
-        if status == b"end" {
+        if status == b"submodules" {
             break;
         }
         changes.push(change(status, &mut fields)?);
     }
-    if fields.next().is_some() {
-        return None;
+    let mut submodules = Vec::new();
+    loop {
+        let path = fields.next()?;
+        // A path `end` would be followed by another field.
+        if path == b"end" && fields.clone().next().is_none() {
+            break;
+        }
+        let base = text(fields.next()?)?;
+        if path.is_empty() || !(base.is_empty() || is_id(base)) {
+            return None;
+        }
+        submodules.push(Submodule {
+            path: path.to_vec(),
+            base: (!base.is_empty()).then(|| base.to_owned()),
+        });
     }
     Some(Status {
         head: (!head.is_empty()).then(|| head.to_owned()),
@@ -64,6 +77,7 @@ fn parse(stdout: &[u8]) -> Option<Status> {
         commits: commits.parse().ok()?,
         changes,
         more,
+        submodules,
     })
 }
 

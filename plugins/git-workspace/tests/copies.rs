@@ -483,7 +483,7 @@ fn any_bytes_are_read_or_refused() {
         })
     };
     let good = format!(
-        "banger-git-2\0{0}\0b\0{0}\0{0}\x003\0all\0M\0a\0R100\0x\0y\0end\0",
+        "banger-git-2\0{0}\0b\0{0}\0{0}\x003\0all\0M\0a\0R100\0x\0y\0submodules\0s\0\0end\0",
         "a".repeat(40)
     );
     assert_eq!(read(good.clone().into_bytes()).unwrap().changes.len(), 2);

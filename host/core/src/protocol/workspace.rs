@@ -1,7 +1,7 @@
 //! Requests and replies about working copies.
 
 use super::Stream;
-use crate::workspace::Change;
+use crate::workspace::{Change, Submodule};
 use crate::{ByteString, GuestPath};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ pub struct Prepared {
     pub notes: Vec<String>,
     /// Where work was saved that this replaced.
     #[serde(default)]
-    pub saved: Option<Saved>,
+    pub saved: Vec<Saved>,
     /// The tree of everything in the guest's working tree, as it was put in; where it is not
     /// known, what went in uncommitted counts as work of the guest.
     #[serde(default)]
@@ -160,6 +160,9 @@ pub struct ExportReply {
     pub changes: Vec<Change>,
     /// Whether it changes more than is listed.
     pub more: bool,
+    /// Submodules with work of their own, which is not part of it: export each by its path.
+    #[serde(default)]
+    pub submodules: Vec<Submodule>,
     /// The work in its format, as stdout frames, then exit 0. A client that has it all sends
     /// stdin end: only then the work counts as exported.
     pub patch: Stream,
@@ -214,6 +217,9 @@ pub struct WorkspaceStatus {
     pub changes: Vec<Change>,
     /// Whether there are more changes than are listed.
     pub more: bool,
+    /// Submodules with work of their own, which is not part of it: export each by its path.
+    #[serde(default)]
+    pub submodules: Vec<Submodule>,
     /// Whether there is work that was not exported or applied.
     pub unexported: bool,
 }
@@ -265,6 +271,9 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// Whether there are more changes than are listed.
     pub more: bool,
+    /// Submodules with work of their own, which is not part of it: export each by its path.
+    #[serde(default)]
+    pub submodules: Vec<Submodule>,
     /// What the user should know.
     pub notes: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! `banger vm workspace export`
 
+use super::left_behind;
 use super::patch::{PatchFile, PatchOutput};
 use crate::client::{Client, Reply};
 use crate::context::Context;
@@ -95,6 +96,7 @@ impl Export {
                 (recorded.head_commit, Some(recorded.guest_path))
             }
         };
+        let (vm, top) = (self.vm.clone(), guest_path.clone());
         let mut reply = client.call::<ExportReply>(Call::WorkspaceExport(workspace::Export {
             vm: self.vm,
             guest_path,
@@ -141,6 +143,13 @@ impl Export {
             }
         };
         context.output.remark(&summary(&reply.value));
+        let top = top
+            .as_ref()
+            .map_or(DEFAULT_GUEST_PATH.as_bytes(), GuestPath::as_bytes);
+        let value = &reply.value;
+        for line in left_behind(&vm, top, &value.base_commit, &value.submodules) {
+            context.output.hint(&line);
+        }
         if uncommitted > 0 && length > 0 {
             context.output.hint(&format!(
                 "{} went in uncommitted and are in the patch too: it applies to a clean checkout \

@@ -12,6 +12,7 @@ use crate::error::Outcome;
 use crate::text;
 use banger_core::escape;
 use banger_core::protocol::workspace::{ExportFormat, Prepared, Saved};
+use banger_core::workspace::{Submodule, empty_tree};
 use clap::{Args, Subcommand};
 
 /// Working copies: a repository into a machine, work out of it
@@ -69,13 +70,30 @@ pub fn describe(prepared: &Prepared) -> String {
         ),
     };
     text += &format!("  {over}{} sent\n", text::bytes(prepared.bytes_sent));
-    if let Some(saved) = &prepared.saved {
+    for saved in &prepared.saved {
         text += &format!("  {}\n", saved_as(saved));
     }
     for note in &prepared.notes {
         text += &format!("  note: {}\n", escape::text(note.as_bytes()));
     }
     text
+}
+
+/// That a submodule's work did not come along, and how to get it; lines without an end.
+pub fn left_behind(vm: &str, top: &[u8], base: &str, submodules: &[Submodule]) -> Vec<String> {
+    let one = |submodule: &Submodule| {
+        let path = [top, b"/", submodule.path.as_ref()].concat();
+        let base = submodule.base.as_deref().unwrap_or(empty_tree(base));
+        format!(
+            "the submodule {} has work of its own, which is not in it: `banger vm workspace export {} \
+             --guest-path {} --base-commit {} --format bundle --output FILE`",
+            submodule.path,
+            text::quote(vm.as_bytes()),
+            text::quote(&path),
+            escape::text(base.as_bytes()),
+        )
+    };
+    submodules.iter().map(one).collect()
 }
 
 /// Where work was saved, and how to get it back.

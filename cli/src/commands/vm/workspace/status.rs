@@ -1,6 +1,7 @@
 //! `banger vm workspace status`
 
 use super::export::{changes, files};
+use super::left_behind;
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::{text, value};
@@ -31,9 +32,22 @@ impl Status {
             vm: self.vm,
             guest_path: self.guest_path,
         };
+        let vm = request.vm.clone();
         context.answer(
             Call::WorkspaceStatusCall(request),
-            |status: &WorkspaceStatus| describe(status),
+            |status: &WorkspaceStatus| {
+                let more = left_behind(
+                    &vm,
+                    status.guest_path.as_bytes(),
+                    &status.base_commit,
+                    &status.submodules,
+                );
+                describe(status)
+                    + &more
+                        .iter()
+                        .map(|line| format!("{line}\n"))
+                        .collect::<String>()
+            },
         )
     }
 }
