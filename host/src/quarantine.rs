@@ -735,9 +735,7 @@ mod tests {
             b"",
         );
         let ours = line(&user, &["rev-parse", "HEAD"]);
-        for name in ["ran"] {
-            let _ = std::fs::remove_file(user.join(name));
-        }
+        let _ = std::fs::remove_file(user.join("ran"));
         let (before, me) = (world.everything(), ("me", "me@x"));
         let theirs = |content: &[u8]| {
             let tree = world.tree("100644", b"file", &world.blob(content));

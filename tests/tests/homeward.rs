@@ -35,9 +35,9 @@ impl World {
         let home = Home::with_host().expect("a home with a host");
         let user = home.scratch().join("src");
         fs::create_dir(&user).expect("made");
-        git(&user, &["init", "--quiet", "--initial-branch=main"]);
-        git(&user, &["config", "user.name", "A Person"]);
-        git(&user, &["config", "user.email", "person@example.org"]);
+        git(&user, ["init", "--quiet", "--initial-branch=main"]);
+        git(&user, ["config", "user.name", "A Person"]);
+        git(&user, ["config", "user.email", "person@example.org"]);
         put(&user.join("file"), b"one\ntwo\nthree\n");
         put(&user.join("other"), b"other\n");
         commit(&user, "base");
@@ -155,8 +155,8 @@ fn put(path: &Path, content: &[u8]) {
 }
 
 fn commit(repository: &Path, message: &str) {
-    git(repository, &["add", "--all"]);
-    git(repository, &["commit", "--quiet", "--message", message]);
+    git(repository, ["add", "--all"]);
+    git(repository, ["commit", "--quiet", "--message", message]);
 }
 
 #[test]
@@ -169,20 +169,20 @@ fn a_branch_has_the_guests_commits_and_what_was_not_committed() {
 
     put(&guest.join("file"), b"one\n2\nthree\n");
     commit(guest, "in the guest");
-    git(guest, &["checkout", "-q", "-b", "side", "HEAD~1"]);
+    git(guest, ["checkout", "-q", "-b", "side", "HEAD~1"]);
     put(&guest.join("side"), b"side\n");
     commit(guest, "on the side");
-    git(guest, &["checkout", "-q", "main"]);
-    git(guest, &["merge", "-q", "--no-edit", "side"]);
+    git(guest, ["checkout", "-q", "main"]);
+    git(guest, ["merge", "-q", "--no-edit", "side"]);
     let head = line(guest, &["rev-parse", "HEAD"]);
     put(&guest.join("un\ntracked"), b"x");
     // The user goes on, and has something staged.
     put(&user.join("other"), b"the user's\n");
     put(&user.join("staged"), b"staged\n");
-    git(user, &["add", "staged"]);
+    git(user, ["add", "staged"]);
     let before = world.everything();
-    let status = git(user, &["status", "--porcelain=v2", "--branch"]);
-    let reflog = git(user, &["reflog"]);
+    let status = git(user, ["status", "--porcelain=v2", "--branch"]);
+    let reflog = git(user, ["reflog"]);
 
     let told = world.run("status", &[]).ok().json();
     assert_eq!(
@@ -211,10 +211,10 @@ fn a_branch_has_the_guests_commits_and_what_was_not_committed() {
         head,
         "as they are"
     );
-    git(user, &["fsck", "--strict", "--no-dangling"]);
+    git(user, ["fsck", "--strict", "--no-dangling"]);
     assert_eq!(world.everything(), before);
-    assert_eq!(git(user, &["status", "--porcelain=v2", "--branch"]), status);
-    assert_eq!(git(user, &["reflog"]), reflog);
+    assert_eq!(git(user, ["status", "--porcelain=v2", "--branch"]), status);
+    assert_eq!(git(user, ["reflog"]), reflog);
     assert!(!world.unexported());
 
     let again = world.run("apply", &[]);
@@ -246,7 +246,7 @@ fn a_merge_with_what_the_user_did_meanwhile_or_the_names_of_conflicts() {
         .ok()
         .json();
     assert_eq!(applied["merged_into"], ours.as_str());
-    let merged = git(&world.user, &["show", "banger/merged:file"]);
+    let merged = git(&world.user, ["show", "banger/merged:file"]);
     assert_eq!(merged, b"ONE\ntwo\nTHREE\n");
     assert_eq!(
         line(
@@ -259,7 +259,7 @@ fn a_merge_with_what_the_user_did_meanwhile_or_the_names_of_conflicts() {
         )
     );
     assert_eq!(world.everything(), before);
-    git(&world.user, &["branch", "-D", "banger/merged"]);
+    git(&world.user, ["branch", "-D", "banger/merged"]);
 
     put(&world.guest.join("file"), b"1\ntwo\nthree\n");
     fs::remove_file(world.guest.join("other")).expect("removed");
@@ -322,7 +322,7 @@ fn a_path_that_is_relative_or_has_a_line_feed_is_that_path() {
             .chain([at.clone(), branch.clone().into()])
             .chain(more);
         let _ = world.home.run(words).ok();
-        let names = git(&odd, &["ls-tree", "-z", "--name-only", &branch[9..]]);
+        let names = git(&odd, ["ls-tree", "-z", "--name-only", &branch[9..]]);
         assert!(
             names
                 .split(|byte| *byte == 0)
@@ -345,10 +345,10 @@ fn each_format_arrives_and_what_does_not_fit_is_refused() {
     put(&world.guest.join("b"), &[0, 255, 0]);
     let clone = |name: &str| {
         let source = world.user.to_str().expect("UTF-8");
-        git(&world.home.scratch(), &["clone", "-q", source, name]);
+        git(&world.home.scratch(), ["clone", "-q", source, name]);
         let clone = world.home.scratch().join(name);
-        git(&clone, &["config", "user.name", "n"]);
-        git(&clone, &["config", "user.email", "e"]);
+        git(&clone, ["config", "user.name", "n"]);
+        git(&clone, ["config", "user.email", "e"]);
         clone
     };
     let _ = world
@@ -357,7 +357,7 @@ fn each_format_arrives_and_what_does_not_fit_is_refused() {
     let mails = clone("mails");
     git(
         &mails,
-        &[
+        [
             "am",
             "-q",
             "--keep-non-patch",
@@ -382,7 +382,7 @@ fn each_format_arrives_and_what_does_not_fit_is_refused() {
     let other = clone("other");
     git(
         &other,
-        &[
+        [
             "fetch",
             "-q",
             "../bundle",
@@ -394,12 +394,12 @@ fn each_format_arrives_and_what_does_not_fit_is_refused() {
         world.guest_tree()
     );
 
-    git(&world.guest, &["checkout", "-q", "-b", "side", "HEAD~1"]);
+    git(&world.guest, ["checkout", "-q", "-b", "side", "HEAD~1"]);
     git(
         &world.guest,
-        &["commit", "-q", "--allow-empty", "-m", "side"],
+        ["commit", "-q", "--allow-empty", "-m", "side"],
     );
-    git(&world.guest, &["merge", "-q", "--no-edit", "main"]);
+    git(&world.guest, ["merge", "-q", "--no-edit", "main"]);
     let refused = world.run("export", &["--format", "mbox", "--output", "no"]);
     let message = refused.failure(4)["message"].to_string();
     assert!(message.contains("merges among the commits"), "{message}");
@@ -454,9 +454,9 @@ fn nothing_of_the_users_repository_or_of_the_guests_runs_on_the_host() {
         "uploadpack.packObjectsHook",
         "core.askPass",
     ] {
-        git(&world.user, &["config", key, &evil]);
+        git(&world.user, ["config", key, &evil]);
     }
-    git(&world.user, &["config", "commit.gpgSign", "true"]);
+    git(&world.user, ["config", "commit.gpgSign", "true"]);
     let hooks = [
         "reference-transaction",
         "post-checkout",
@@ -528,12 +528,12 @@ fn crafted_commits_are_refused_and_crafted_names_are_escaped() {
         let crafted = [format!("{mode} {name}\0").into_bytes(), bytes(&id)].concat();
         let tree = object(guest, &crafted);
         let made = line(guest, &["commit-tree", "-p", &world.base, "-m", "x", &tree]);
-        git(guest, &["update-ref", "refs/heads/main", &made]);
+        git(guest, ["update-ref", "refs/heads/main", &made]);
         let refused = world.run("apply", &[]);
         assert_ne!(refused.code, Some(0), "{name}: {refused:?}");
         world.assert_nothing_left(&before);
     }
-    git(guest, &["update-ref", "refs/heads/main", &world.base]);
+    git(guest, ["update-ref", "refs/heads/main", &world.base]);
     // Links that lead out are content like any other.
     symlink("../../../../etc", guest.join("link")).expect("linked");
     let _ = world.run("apply", &[]).ok();
@@ -621,11 +621,11 @@ fn work_in_a_submodule_is_told_and_saved() {
     let world = World::new();
     let sub = world.guest.join("sub module");
     fs::create_dir(&sub).expect("made");
-    git(&sub, &["init", "-q", "-b", "main"]);
+    git(&sub, ["init", "-q", "-b", "main"]);
     put(&sub.join("a"), b"a\n");
     commit(&sub, "first");
-    git(&world.guest, &["add", "sub module"]);
-    git(&world.guest, &["commit", "-q", "-m", "a submodule"]);
+    git(&world.guest, ["add", "sub module"]);
+    git(&world.guest, ["commit", "-q", "-m", "a submodule"]);
     put(&sub.join("loose"), b"loose\n");
     let told = world
         .home
@@ -680,7 +680,7 @@ fn work_in_a_submodule_is_told_and_saved() {
         found += 1;
     }
     assert_eq!(found, 2);
-    let all = git(&world.user, &["log", "--all", "--format=", "--name-only"]);
+    let all = git(&world.user, ["log", "--all", "--format=", "--name-only"]);
     let all = String::from_utf8_lossy(&all).into_owned();
     assert!(all.contains("loose") && all.contains("sub module"), "{all}");
 }
@@ -725,7 +725,7 @@ fn ctrl_c_leaves_nothing() {
         let made = Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("mkfifo runs").success());
         let slow = format!("cat '{}'", pipe.display());
-        git(&world.guest, &["config", "filter.slow.clean", &slow]);
+        git(&world.guest, ["config", "filter.slow.clean", &slow]);
         let mut all = vec!["vm", "workspace", words[0], HOST];
         all.extend(&words[1..]);
         let running = world.home.spawn(&all);
@@ -785,10 +785,10 @@ fn random_work_comes_home_exactly() {
                     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
                 }
                 3 => {
-                    git(&world.guest, &["add", "--all"]);
+                    git(&world.guest, ["add", "--all"]);
                     git(
                         &world.guest,
-                        &["commit", "-q", "--allow-empty", "-m", "some of it"],
+                        ["commit", "-q", "--allow-empty", "-m", "some of it"],
                     );
                 }
                 _ => {
@@ -807,6 +807,6 @@ fn random_work_comes_home_exactly() {
         Ok(())
     });
     result.expect("all came home");
-    git(&world.user, &["fsck", "--strict", "--no-dangling"]);
+    git(&world.user, ["fsck", "--strict", "--no-dangling"]);
     assert_eq!(world.everything(), before);
 }

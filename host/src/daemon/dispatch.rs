@@ -361,7 +361,10 @@ impl Daemon {
         let grace = request.grace_ms.map_or(STOP_GRACE, Duration::from_millis);
         if self.machines.is_running(&record).await? {
             task.progress("stop", "noting what is in its working copies");
-            let noted = async { Ok(self.workspaces.note_before_stop(&record).await) };
+            let noted = async {
+                self.workspaces.note_before_stop(&record).await;
+                Ok(())
+            };
             task.until_cancelled(noted).await?;
         }
         self.machines.stop(&record, grace, task).await?;
