@@ -127,9 +127,9 @@ impl Sessions {
                 OutputStream::Stderr => (request.stderr_offset, &mut stderr_offset),
             };
             let from = match (asked, request.tail) {
-                (Some(offset), _) => From::Offset(offset),
-                (None, Some(lines)) => From::LastLines(lines),
-                (None, None) => From::Beginning,
+                (Some(offset), _) => LogFrom::Offset(offset),
+                (None, Some(lines)) => LogFrom::LastLines(lines),
+                (None, None) => LogFrom::Beginning,
             };
             let log = StoppedLog::open(&guest, &backend, &reference, stream, from).await?;
             *offset = log.offset();

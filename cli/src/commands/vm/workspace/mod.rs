@@ -4,6 +4,8 @@ mod export;
 mod patch;
 mod prepare;
 
+pub use prepare::SourceArgs;
+
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::text;
