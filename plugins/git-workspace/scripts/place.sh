@@ -10,11 +10,12 @@
 # `git_dir`, `top_dir`, `objects`, `part`, and `ref`, the id of its snapshot.
 enter_part() {
     part=$1${2:+/$2} top_dir=$1/.git
+    printf -v shown_part '%q' "$part"
     objects=$top_dir/objects git_dir=$top_dir
     ref=$(GIT_DIR=$top_dir plain_git rev-parse --verify --quiet "refs/banger/snapshot/$3") || ref=
     [[ -z $2 ]] || git_dir+=/modules/$3
     if [[ -n $2 ]] && reaches_through_link "$1" "$2"; then
-        refuse 1 "$part is reached through a symbolic link"
+        refuse 1 "$shown_part is reached through a symbolic link"
     fi
     cd -- "$part" || exit 1
 }
@@ -86,22 +87,34 @@ make_raw() {
         printf '* -text !eol !ident !filter !working-tree-encoding\n' >"$raw/info/attributes" || exit 1
 }
 
+# $1: the working copy's top, $2: a part's path below it, $3: its key. Refuses where the part's files can't
+# be changed without loss.
+still_careful() {
+    local before
+    enter_part "$1" "$2" "$3"
+    before=$(<"$git_dir/banger/worktree") || exit 1
+    # One that is no part any more goes as a whole.
+    [[ -n $ref ]] || return 0
+    raw read-tree -n -m -u "$before" "$(tree_of worktree)" ||
+        refuse 3 "something changed in $shown_part while it was being prepared"
+}
+
 # $1: the part's path below the top, $2: its key, $3: object format, $4: "careful" where changes
 # that were made since the last look must stop this, $5: a branch to start, or empty.
 place() {
     local head branch worktree index before name settings=() at
     [[ -z $1 ]] || make_git_dir "$1" "$2" "$3"
     make_raw "$3"
-    head=$(own rev-parse --verify --quiet "$ref^") || refuse 1 "the snapshot of $part is damaged"
+    head=$(own rev-parse --verify --quiet "$ref^") || refuse 1 "the snapshot of $shown_part is damaged"
     worktree=$(tree_of worktree) && index=$(tree_of index) || exit 1
 
     before=$(cat -- "$git_dir/banger/worktree" 2>/dev/null)
     if [[ $4 == careful && -n $before ]]; then
         raw read-tree -m -u "$before" "$worktree" ||
-            refuse 3 "something changed in $part while it was being prepared"
+            refuse 1 "something changed in $shown_part while it was being written"
     else
-        raw read-tree --reset -u "$worktree" || refuse 1 "the files of $part could not be written"
-        raw clean -ffdq </dev/null || refuse 1 "$part could not be cleaned"
+        raw read-tree --reset -u "$worktree" || refuse 1 "the files of $shown_part could not be written"
+        raw clean -ffdq </dev/null || refuse 1 "$shown_part could not be cleaned"
     fi
     printf '%s\n' "$worktree" >"$git_dir/banger/worktree" || exit 1
 
@@ -116,7 +129,7 @@ place() {
         told intent-to-add >"$git_dir/banger/names"
         [[ ! -s $git_dir/banger/names ]] ||
             own add --force --sparse --intent-to-add --pathspec-from-file="$git_dir/banger/names" --pathspec-file-nul
-    ) || refuse 1 "the index of $part could not be made"
+    ) || refuse 1 "the index of $shown_part could not be made"
     rm -f -- "$git_dir/banger/names"
     mv -fT -- "$git_dir/banger/next" "$git_dir/index" || exit 1
 
@@ -134,7 +147,7 @@ place() {
     branch=${5:-$(told branch)}
     if [[ -n $branch ]]; then
         own symbolic-ref HEAD "refs/heads/$branch" &&
-            own update-ref --no-deref "refs/heads/$branch" "$head" || refuse 1 "the branch $branch could not be set in $part"
+            own update-ref --no-deref "refs/heads/$branch" "$head" || refuse 1 "the branch $branch could not be set in $shown_part"
     else
         own update-ref --no-deref HEAD "$head" || exit 1
     fi
@@ -142,7 +155,7 @@ place() {
     # What the agent had under way is over.
     (cd -- "$git_dir" && rm -rf -- MERGE_HEAD MERGE_MSG MERGE_MODE MERGE_RR AUTO_MERGE SQUASH_MSG CHERRY_PICK_HEAD \
         REVERT_HEAD REBASE_HEAD rebase-merge rebase-apply sequencer FETCH_HEAD index.lock)
-    printf '%s\n' "$head" "$(index_id)" >"$git_dir/banger/state" || exit 1
+    printf '%s\n' "$head" "$(index_id)" "$index" >"$git_dir/banger/state" || exit 1
 }
 
 # An id of what is staged.
@@ -175,7 +188,7 @@ place_refs() {
                 printf 'delete refs/%s %s\n' "$name" "${now[$name]}"
             fi
         done >>"$list.changes"
-        own update-ref --no-deref --stdin <"$list.changes" || refuse 1 "the references of $part could not be set"
+        own update-ref --no-deref --stdin <"$list.changes" || refuse 1 "the references of $shown_part could not be set"
         rm -f -- "$list.changes"
     fi
     mv -fT -- "$list.next" "$list" || exit 1

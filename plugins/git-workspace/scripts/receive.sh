@@ -9,6 +9,7 @@
 # A copy that is there is changed in place, once everything has arrived; anything else is made beside
 # and renamed.
 path=${1%/} snapshot=$2 format=$3 depth=$4 new_branch=$5 origin=$6 overwrite=$7 exported=$8
+printf -v shown '%q' "$path"
 exec 3<&0 4>&1 </dev/null >&2
 
 occupied() {
@@ -56,7 +57,7 @@ fetch() {
     if [[ -n $new_branch && $overwrite != overwrite ]] &&
         GIT_DIR=$1/.git plain_git rev-parse --verify --quiet "refs/heads/$new_branch" >/dev/null &&
         [[ $(GIT_DIR=$1/.git plain_git symbolic-ref --quiet HEAD) != "refs/heads/$new_branch" ]]; then
-        refuse 3 "there is a branch $new_branch in $path already"
+        refuse 3 "there is a branch $new_branch in $shown already"
     fi
 }
 
@@ -67,7 +68,7 @@ place_all() {
     old_paths=("${paths[@]}")
     mkdir -p -- "$1/.git/banger" || exit 1
     # Until this is gone, the tree may be neither the old one nor the new one.
-    printf '%s\n' "$snapshot" >"$1/.git/banger/applying" || exit 1
+    printf '%s %s\n' "$snapshot" "$BASHPID" >"$1/.git/banger/applying" || exit 1
     GIT_DIR=$1/.git plain_git cat-file blob refs/banger/snapshot/top:meta/parts >"$1/.git/banger/parts" 2>/dev/null ||
         rm -f -- "$1/.git/banger/parts"
     read_parts "$1"
@@ -148,7 +149,7 @@ loss() {
     done
     [[ $files == 0 ]] || counts+=("$files changed file$([[ $files == 1 ]] || echo s)")
     [[ $commits == 0 ]] || counts+=("$commits commit$([[ $commits == 1 ]] || echo s)")
-    printf 'work in %s was not exported: %s' "$path" "${counts[0]}"
+    printf 'work in %s was not exported: %s' "$shown" "${counts[0]}"
     [[ ${#counts[@]} -lt 2 ]] || printf ' and %s' "${counts[1]}"
     if [[ ${#names[@]} -gt 0 ]]; then
         printf ' (%s' "${names[0]}"
@@ -185,23 +186,31 @@ place_beside() {
     # From here on only two renames are left: no signal may come between them.
     trap '' HUP INT TERM
     if occupied; then
-        [[ $there != nothing ]] || refuse 3 "$path is not empty any more"
-        mv -T -- "$path" "$new/old" || refuse 1 "$path could not be moved away"
+        [[ $there != nothing ]] || refuse 3 "$shown is not empty any more"
+        mv -T -- "$path" "$new/old" || refuse 1 "$shown could not be moved away"
         if ! mv -T -- "$copy" "$path"; then
             if ! mv -T -- "$new/old" "$path"; then
                 trap - EXIT
-                refuse 1 "$path could not be replaced; what was there is $new/old now"
+                refuse 1 "$shown could not be replaced; what was there is $new/old now"
             fi
-            refuse 1 "$path could not be replaced"
+            refuse 1 "$shown could not be replaced"
         fi
     else
-        mv -T -- "$copy" "$path" || refuse 1 "the working copy could not be moved to $path"
+        mv -T -- "$copy" "$path" || refuse 1 "the working copy could not be moved to $shown"
     fi
 }
 
 # What has begun goes on to its end: in a process group of its own, deaf to signals.
 place_here() {
+    local at
     fetch "$path"
+    if [[ $how == careful ]]; then
+        # Much time may have passed since the last look.
+        read_parts "$path"
+        for at in "${!paths[@]}"; do
+            (still_careful "$path" "${paths[at]}" "${keys[at]}") || exit
+        done
+    fi
     set -m
     (
         trap '' HUP INT TERM PIPE
@@ -218,10 +227,10 @@ if occupied; then
         examine
         [[ $(<"$path/.git/banger/origin") != "$origin" ]] || there=same
         if [[ $there == replaceable && $overwrite != overwrite ]] && more_commits; then
-            refuse 3 "$path holds commits that are nowhere else, and another repository than this"
+            refuse 3 "$shown holds commits that are nowhere else, and another repository than this"
         fi
     elif [[ $overwrite != overwrite ]]; then
-        refuse 3 "$path exists already and is not empty"
+        refuse 3 "$shown exists already and is not empty"
     fi
 fi
 if [[ $there == same ]]; then
