@@ -149,8 +149,6 @@ impl Snapshot {
         command
             // Packing well costs more time than it saves on the way.
             .args(["-c", "core.compression=1", "-c", "pack.window=0"])
-            // What the guest has is left out also where it has it under another path.
-            .args(["-c", "pack.useSparse=false"])
             .args(["upload-pack", "--strict"])
             .arg(self.path())
             .stdin(Stdio::piped())

@@ -105,6 +105,8 @@ place() {
     local head branch worktree index before name settings=() at
     [[ -z $1 ]] || make_git_dir "$1" "$2" "$3"
     make_raw "$3"
+    # Of one that was killed: there is one at a time.
+    rm -f -- "$git_dir"/banger/{index,next}.lock "$git_dir/banger/next"
     head=$(own rev-parse --verify --quiet "$ref^") || refuse 1 "the snapshot of $shown_part is damaged"
     worktree=$(tree_of worktree) && index=$(tree_of index) || exit 1
 
@@ -152,6 +154,8 @@ place() {
         own update-ref --no-deref HEAD "$head" || exit 1
     fi
     [[ -n $1 ]] || own update-ref refs/banger/base "$head" || exit 1
+    # So that the next fetch knows what is here of each part.
+    GIT_DIR=$top_dir plain_git update-ref "refs/banger/head/$2" "$head" || exit 1
     # What the agent had under way is over.
     (cd -- "$git_dir" && rm -rf -- MERGE_HEAD MERGE_MSG MERGE_MODE MERGE_RR AUTO_MERGE SQUASH_MSG CHERRY_PICK_HEAD \
         REVERT_HEAD REBASE_HEAD rebase-merge rebase-apply sequencer FETCH_HEAD index.lock)

@@ -38,6 +38,32 @@ read_parts() {
     done
 }
 
+# $1: the file `shallow`, then commits. Adds them to it.
+set_shallow() {
+    [[ $# -gt 1 ]] || return 0
+    {
+        [[ ! -f $1 ]] || cat -- "$1"
+        printf '%s\n' "${@:2}"
+    } >"$1.banger" && mv -fT -- "$1.banger" "$1" || exit 1
+}
+
+# The reverse.
+unset_shallow() {
+    local line id kept=()
+    [[ $# -gt 1 && -f $1 ]] || return 0
+    while read -r line; do
+        for id in "${@:2}"; do
+            [[ $line != "$id" ]] || continue 2
+        done
+        kept+=("$line")
+    done <"$1"
+    if [[ ${#kept[@]} == 0 ]]; then
+        rm -f -- "$1"
+    else
+        printf '%s\n' "${kept[@]}" >"$1.banger" && mv -fT -- "$1.banger" "$1" || exit 1
+    fi
+}
+
 # $1: a working copy. Fetches the snapshot into it.
 fetch() {
     local options=(--quiet --no-tags --prune --force --no-recurse-submodules --update-shallow --no-auto-maintenance
@@ -48,9 +74,17 @@ fetch() {
     else
         refs+=('+refs/parts/*:refs/banger/from/*')
     fi
-    # The references of a copy are the agent's; those of the last snapshot are what is known here.
-    GIT_DIR=$1/.git plain_git -c protocol.fd.allow=always -c core.protectNTFS=false -c core.protectHFS=false \
-        fetch "${options[@]}" fd::3,4 "${refs[@]}" || refuse 1 "the repository could not be fetched"
+    local known
+    mapfile -t known < <(GIT_DIR=$1/.git plain_git for-each-ref --format='%(objectname)' refs/banger/snapshot/)
+    # A copy that is called shallow at the last snapshot is not sent what lies in that snapshot: else git
+    # looks at what a commit's ancestors hold, and this one is nobody's.
+    set_shallow "$1/.git/shallow" "${known[@]}"
+    if ! GIT_DIR=$1/.git plain_git -c protocol.fd.allow=always -c core.protectNTFS=false -c core.protectHFS=false \
+        fetch "${options[@]}" fd::3,4 "${refs[@]}"; then
+        unset_shallow "$1/.git/shallow" "${known[@]}"
+        refuse 1 "the repository could not be fetched"
+    fi
+    unset_shallow "$1/.git/shallow" "${known[@]}"
     exec 3<&- 4>&-
     [[ $(GIT_DIR=$1/.git plain_git rev-parse --verify --quiet refs/banger/snapshot/top) == "$snapshot" ]] ||
         refuse 1 "what was fetched is not what was asked for"
@@ -95,11 +129,22 @@ place_all() {
     printf '%s\n' "$origin" >"$1/.git/banger/origin" && rm -f -- "$1/.git/banger/applying" || exit 1
 }
 
+# One that was cut off goes on to its end; a process of that number may also be another one.
+wait_for_other() {
+    local snapshot pid
+    read -r snapshot pid 2>/dev/null <"$path/.git/banger/applying" || return 0
+    if [[ $pid == *[0-9]* && $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) == *banger*"$snapshot"* ]]; then
+        timeout 600 tail --pid="$pid" -s 0.1 -f /dev/null ||
+            refuse 3 "another prepare is still writing to $shown"
+    fi
+}
+
 # Looks at the copy that is there: sets `how` to "careful" where it is as it was prepared, else to
 # "reset"; refuses where work would be lost.
 examine() {
     local at lost
     how=reset
+    wait_for_other
     [[ ! -e $path/.git/banger/applying ]] || return 0
     scratch=$(mktemp -d) || exit 1
     read_parts "$path"
