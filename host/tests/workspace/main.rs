@@ -6,6 +6,7 @@
 
 mod again;
 mod interrupted;
+mod large;
 mod property;
 mod special;
 mod untouched;
