@@ -157,10 +157,10 @@ impl Repository {
         let shown = escape::text(name.as_bytes());
         let full = format!("refs/heads/{name}");
         if name.starts_with('-') || self.git(&["check-ref-format", &full]).await.is_err() {
-            return Err(Failure::new(
-                Kind::Invalid,
-                format!("`{shown}` can't be a branch"),
-            ));
+            return Err(
+                Failure::new(Kind::Invalid, format!("`{shown}` can't be a branch"))
+                    .hint("--branch takes a name such as `agent/fix`"),
+            );
         }
         if self
             .git(&["rev-parse", "--verify", "--quiet", &full])

@@ -149,6 +149,9 @@ impl Snapshot {
         command
             // Packing well costs more time than it saves on the way.
             .args(["-c", "core.compression=1", "-c", "pack.window=0"])
+            // What the guest has is left out also where it has it under another path: the trees of a
+            // commit lie one level deeper in a snapshot.
+            .args(["-c", "pack.useSparse=false"])
             .args(["upload-pack", "--strict"])
             .arg(self.path())
             .stdin(Stdio::piped())

@@ -19,6 +19,7 @@ fn only_what_changed_is_sent() {
     };
     for n in 0..5 {
         put(world.user().join(format!("committed{n}")), noise(n));
+        put(world.user().join(format!("dir/sub{n}/one")), noise(n + 50));
     }
     world.commit("first");
     for options in [Options::shallow(), Options::full()] {
@@ -31,10 +32,11 @@ fn only_what_changed_is_sent() {
 fn only_what_changed(world: &World, options: &Options, noise: &dyn Fn(u32) -> Vec<u8>) {
     put(world.user().join("untracked"), noise(100));
     let first = world.prepare(options).ok().bytes;
-    assert!(first > 1_200_000, "{first}");
+    assert!(first > 2_200_000, "{first}");
     let nothing = world.prepare(options).ok().bytes;
     assert!(nothing < 2_000, "{nothing}");
     put(world.user().join("small"), "s");
+    put(world.user().join("dir/sub1/two"), "s");
     let little = world.prepare(options).ok().bytes;
     assert!(little < 4_000, "{little}");
     // What went in untracked is known when it is committed.

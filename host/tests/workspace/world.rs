@@ -33,7 +33,7 @@ pub fn git_command(dir: &Path) -> Command {
         .arg("-C")
         .arg(dir)
         .args(["-c", "user.name=Test", "-c", "user.email=test@example.org"])
-        .args(["-c", "protocol.file.allow=always"])
+        .args(["-c", "protocol.file.allow=always", "-c", "gc.auto=0"])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", "/nonexistent")

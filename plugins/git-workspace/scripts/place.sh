@@ -7,13 +7,14 @@
 # `banger/index`, is kept: it tells the next time what has changed since.
 
 # $1: the working copy's top, $2: the part's path below it, $3: its key. Enters the part; sets
-# `git_dir`, `top_dir`, `objects`, `part`, and `ref`, the id of its snapshot.
+# `git_dir`, `raw_index`, `top_dir`, `objects`, `part`, and `ref`, the id of its snapshot.
 enter_part() {
     part=$1${2:+/$2} top_dir=$1/.git
     printf -v shown_part '%q' "$part"
     objects=$top_dir/objects git_dir=$top_dir
     ref=$(GIT_DIR=$top_dir plain_git rev-parse --verify --quiet "refs/banger/snapshot/$3") || ref=
     [[ -z $2 ]] || git_dir+=/modules/$3
+    raw_index=$git_dir/banger/index
     if [[ -n $2 ]] && reaches_through_link "$1" "$2"; then
         refuse 1 "$shown_part is reached through a symbolic link"
     fi
@@ -34,7 +35,7 @@ reaches_through_link() {
 
 # Git on the part as bytes.
 raw() {
-    GIT_DIR=$git_dir/banger/raw GIT_WORK_TREE=$part GIT_INDEX_FILE=$git_dir/banger/index \
+    GIT_DIR=$git_dir/banger/raw GIT_WORK_TREE=$part GIT_INDEX_FILE=$raw_index \
         GIT_OBJECT_DIRECTORY=$objects GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1 \
         plain_git -c core.protectNTFS=false -c core.protectHFS=false -c core.fileMode=true \
         -c core.symlinks=true -c core.autocrlf=false -c core.quotePath=true \

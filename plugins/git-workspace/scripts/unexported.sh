@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2015
 # Finds what an agent has done since a working copy was prepared. Needs place.sh.
 
 # $1: the working copy's top, $2: a part's path below it, $3: its key. Prints a line for each change: kind,
@@ -13,6 +13,8 @@ unexported() {
     fi
     enter_part "$1" "$2" "$3"
     mapfile -t state <"$git_dir/banger/state"
+    # In a copy: looking changes nothing.
+    cp -- "$raw_index" "$scratch/index" && raw_index=$scratch/index || exit 1
     raw update-index -q --refresh >/dev/null
     {
         raw diff-files --name-only --ignore-submodules=all || echo '?'
