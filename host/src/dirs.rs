@@ -176,6 +176,11 @@ impl Dirs {
         self.cache.join("plugins")
     }
 
+    /// What was last put into a machine's working copies.
+    pub fn snapshots(&self, id: &VmId) -> PathBuf {
+        self.cache.join("snapshots").join(id.as_str())
+    }
+
     /// One directory a machine.
     pub fn vms(&self) -> PathBuf {
         self.state.join("vms")

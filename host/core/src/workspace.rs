@@ -4,21 +4,6 @@ use crate::ByteString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The facts of the user's repository that a workspace plugin gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Source {
-    /// The commit that is checked out: 40 or 64 hexadecimal digits.
-    pub head: String,
-    /// Its branch's short name; `None` where HEAD is detached.
-    pub branch: Option<String>,
-    /// `sha1` or `sha256`.
-    pub object_format: String,
-    /// Who commits here.
-    pub user_name: Option<String>,
-    /// Their address.
-    pub user_email: Option<String>,
-}
-
 /// How a path differs from the base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

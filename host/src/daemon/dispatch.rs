@@ -315,7 +315,7 @@ impl Daemon {
     async fn vm_run(&self, request: VmRun, task: &Task) -> Result<VmRunReply, Failure> {
         let mut clock = StageClock::default();
         // A path that is no repository must not cost a machine.
-        self.workspaces.examine(&request.prepare.path).await?;
+        self.workspaces.examine(&request.prepare).await?;
         let image = match &request.create.image {
             Some(image) => image.clone(),
             None => crate::vm::default_image(),

@@ -10,7 +10,7 @@ use super::error::PluginError;
 use super::session_backend::{forbidden, to_output};
 use super::validate;
 use banger_core::protocol::workspace::ExportFormat;
-use banger_core::workspace::{Change, ChangeKind, Source, Status, Submodule};
+use banger_core::workspace::{Change, ChangeKind, Status, Submodule};
 use banger_core::{ByteString, GuestPath, Output, PluginName, Script};
 use std::sync::Arc;
 use wasmtime::Store;
@@ -51,32 +51,29 @@ pub struct WorkspaceInfo {
 pub struct ReceiveRequest {
     /// Where to.
     pub path: GuestPath,
-    /// The facts of the user's repository.
-    pub source: Source,
-    /// Commits of history to bring; `None` for all.
+    /// The snapshot's commit.
+    pub snapshot: String,
+    /// `sha1` or `sha256`.
+    pub object_format: String,
+    /// Commits of history to bring; `None` for all, with all references.
     pub depth: Option<u32>,
-    /// What happens to a working copy that is there already.
+    /// Start on this new branch.
+    pub branch: Option<String>,
+    /// What this is a copy of.
+    pub origin: String,
+    /// What happens to work that is there already.
     pub existing: Existing,
+    /// The tree that was last exported.
+    pub exported: Option<String>,
 }
 
-/// What happens to a working copy that is there already.
+/// What happens to work that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// It stays, and the script fails.
     Keep,
-    /// It is replaced once everything has arrived.
+    /// It is overwritten once everything has arrived.
     Overwrite,
-}
-
-/// The user's uncommitted work, to be laid over what was received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayOverRequest {
-    /// Where.
-    pub path: GuestPath,
-    /// The commit that was received.
-    pub head: String,
-    /// Paths, relative to the top, that the user's working tree does not have.
-    pub deleted: Vec<Vec<u8>>,
 }
 
 type Answer = Result<types::Script, types::Refusal>;
@@ -119,46 +116,27 @@ impl Workspace {
         &self.plugin.label
     }
 
-    /// The script that fetches into a new repository; its stdin and stdout are the transport's.
+    /// The script that makes the working copy equal to the user's; its stdin and stdout are the
+    /// transport's.
     ///
     /// # Errors
     /// The plugin's fault or refusal.
     pub fn receive(&self, request: &ReceiveRequest) -> Result<Script, PluginError> {
-        let source = &request.source;
         let request = wit::ReceiveRequest {
             path: self.utf8(&request.path)?.to_owned(),
-            source: wit::Source {
-                head: source.head.clone(),
-                branch: source.branch.clone(),
-                object_format: source.object_format.clone(),
-                user_name: source.user_name.clone(),
-                user_email: source.user_email.clone(),
-            },
+            snapshot: request.snapshot.clone(),
+            object_format: request.object_format.clone(),
             depth: request.depth,
+            branch: request.branch.clone(),
+            origin: request.origin.clone(),
             overwrite: match request.existing {
                 Existing::Keep => false,
                 Existing::Overwrite => true,
             },
+            exported: request.exported.clone(),
         };
         self.script("workspace.receive", 0, |guest, store| {
             guest.call_receive(store, &request)
-        })
-    }
-
-    /// The script that makes the working tree equal to the user's; a tar archive follows on its
-    /// stdin.
-    ///
-    /// # Errors
-    /// The plugin's fault or refusal.
-    pub fn lay_over(&self, request: &LayOverRequest) -> Result<Script, PluginError> {
-        let input = request.deleted.iter().map(Vec::len).sum();
-        let request = wit::LayOverRequest {
-            path: self.utf8(&request.path)?.to_owned(),
-            head: request.head.clone(),
-            deleted: request.deleted.clone(),
-        };
-        self.script("workspace.lay-over", input, |guest, store| {
-            guest.call_lay_over(store, &request)
         })
     }
 

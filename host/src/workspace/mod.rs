@@ -16,12 +16,12 @@ use crate::repository::Repository;
 use crate::store::{Store, VmRecord};
 use crate::stream::Streams;
 use crate::vm::{Guest, Machines};
-use banger_core::protocol::workspace::{DEFAULT_GUEST_PATH, Prepared};
-use banger_core::workspace::Source;
-use banger_core::{ByteString, Failure, GuestPath, Kind};
+use banger_core::protocol::workspace::{DEFAULT_GUEST_PATH, Prepare, Prepared};
+use banger_core::{Failure, GuestPath, Kind, VmId};
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The kind of working copy that is made.
 const KIND: &str = "git";
@@ -33,6 +33,8 @@ pub struct Workspaces {
     registry: Arc<Registry>,
     streams: Streams,
     dirs: Dirs,
+    /// One change at a time of each working copy.
+    locks: Mutex<HashMap<(VmId, GuestPath), Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Workspaces {
@@ -50,19 +52,29 @@ impl Workspaces {
             registry,
             streams,
             dirs,
+            locks: Mutex::default(),
         }
     }
 
     /// The user's repository, before anything is made for it: what can't work is said early.
     ///
     /// # Errors
-    /// Where no plugin makes such working copies, or the path is no repository with a commit.
-    pub async fn examine(&self, path: &ByteString) -> Result<(Repository, Source), Failure> {
+    /// Where no plugin makes such working copies, the path is no repository with a commit, or the
+    /// branch can't be started.
+    pub async fn examine(&self, request: &Prepare) -> Result<Repository, Failure> {
         self.registry.workspace(KIND)?;
-        let path = PathBuf::from(std::ffi::OsString::from_vec(path.0.clone()));
+        let path = PathBuf::from(std::ffi::OsString::from_vec(request.path.0.clone()));
         let repository = Repository::find(&path).await?;
-        let source = repository.source().await?;
-        Ok((repository, source))
+        repository.head().await?;
+        if let Some(branch) = &request.branch {
+            repository.check_branch(branch).await?;
+        }
+        Ok(repository)
+    }
+
+    fn lock(&self, vm: &VmId, path: &GuestPath) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry((vm.clone(), path.clone())).or_default())
     }
 
     /// What was put in at this place. Without one it is the usual place, or the only one: an

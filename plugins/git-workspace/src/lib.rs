@@ -8,8 +8,8 @@ mod report;
 mod scripts;
 
 use contract::{
-    ExportRequest, Guest, Info, LayOverRequest, Metadata, Output, ReceiveRequest, Refusal, Script,
-    Status, Transport, WorkspaceInfo,
+    ExportRequest, Guest, Info, Metadata, Output, ReceiveRequest, Refusal, Script, Status,
+    Transport, WorkspaceInfo,
 };
 
 /// The plugin.
@@ -35,18 +35,12 @@ impl Guest for Plugin {
         WorkspaceInfo {
             kind: "git".to_owned(),
             transport: Transport::GitUploadPack,
-            needs: ["git", "tar"].map(str::to_owned).to_vec(),
+            needs: vec!["git".to_owned()],
         }
     }
 
     fn receive(request: ReceiveRequest) -> Result<Script, Refusal> {
         scripts::receive(&request)
-            .map(Into::into)
-            .map_err(Into::into)
-    }
-
-    fn lay_over(request: LayOverRequest) -> Result<Script, Refusal> {
-        scripts::lay_over(&request)
             .map(Into::into)
             .map_err(Into::into)
     }

@@ -17,6 +17,19 @@ pub enum PrepareMode {
     /// HEAD with bounded history, then the working tree's differences laid over.
     #[default]
     ShallowOverlay,
+    /// The whole history and all references.
+    FullCopy,
+}
+
+/// Whether files that git does not know go in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Untracked {
+    /// They do.
+    #[default]
+    Include,
+    /// They don't.
+    Exclude,
 }
 
 /// `vm.workspace.prepare`.
@@ -34,6 +47,15 @@ pub struct Prepare {
     /// How much goes in.
     #[serde(default)]
     pub mode: PrepareMode,
+    /// Whether files that git does not know go in.
+    #[serde(default)]
+    pub untracked: Untracked,
+    /// Globs of ignored files that go in all the same; `*` does not match a slash, `**` does.
+    #[serde(default)]
+    pub include_ignored: Vec<String>,
+    /// Start the guest on this new branch.
+    #[serde(default)]
+    pub branch: Option<String>,
     /// Overwrite a working copy that is there. Work in it that was not exported is saved on the
     /// host first.
     #[serde(default)]
@@ -62,11 +84,17 @@ pub struct Prepared {
     pub files_laid_over: u64,
     /// Files of the commit that the user's tree does not have.
     pub files_deleted: u64,
+    /// Paths that are staged.
+    #[serde(default)]
+    pub files_staged: u64,
+    /// Submodules with a working tree.
+    #[serde(default)]
+    pub submodules: u64,
     /// Bytes sent to the guest in all.
     pub bytes_sent: u64,
     /// Milliseconds since 1970.
     pub prepared_at_ms: u64,
-    /// What the user should know, such as changes that are staged here and are not staged there.
+    /// What the user should know, such as what did not come along.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Where work was saved that this replaced.

@@ -7,11 +7,13 @@ mod patch;
 mod prepare;
 mod status;
 
+pub use prepare::SourceArgs;
+
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::text;
 use banger_core::escape;
-use banger_core::protocol::workspace::{ExportFormat, Prepared, Saved};
+use banger_core::protocol::workspace::{ExportFormat, PrepareMode, Prepared, Saved};
 use banger_core::workspace::{Submodule, empty_tree};
 use clap::{Args, Subcommand};
 
@@ -59,17 +61,22 @@ pub fn describe(prepared: &Prepared) -> String {
         text::short_commit(&prepared.head_commit),
         prepared.path,
     );
-    let over = match (prepared.files_laid_over, prepared.files_deleted) {
-        (0, 0) => String::new(),
-        (over, 0) => format!("{} laid over it, ", text::plural(over, "file")),
-        (0, gone) => format!("{} taken from it, ", text::plural(gone, "file")),
-        (over, gone) => format!(
-            "{} laid over it, {} taken from it, ",
-            text::plural(over, "file"),
-            text::plural(gone, "file")
-        ),
-    };
-    text += &format!("  {over}{} sent\n", text::bytes(prepared.bytes_sent));
+    let mut facts = Vec::new();
+    if prepared.mode == PrepareMode::FullCopy {
+        facts.push("all of its history".to_owned());
+    }
+    for (count, noun, what) in [
+        (prepared.files_laid_over, "file", " changed or new"),
+        (prepared.files_deleted, "file", " deleted"),
+        (prepared.files_staged, "file", " staged"),
+        (prepared.submodules, "submodule", ""),
+    ] {
+        if count > 0 {
+            facts.push(format!("{}{what}", text::plural(count, noun)));
+        }
+    }
+    facts.push(format!("{} sent", text::bytes(prepared.bytes_sent)));
+    text += &format!("  {}\n", facts.join(", "));
     for saved in &prepared.saved {
         text += &format!("  {}\n", saved_as(saved));
     }
