@@ -571,7 +571,11 @@ fn force_saves_what_was_not_exported_and_discard_does_not() {
     let world = World::new();
     let saved = world.home.banger_home().join("state/saved");
     let count = || fs::read_dir(&saved).expect("there").count();
-    // Nothing was done: nothing is saved.
+    // Nothing was done, though not all that went in was committed: nothing is saved.
+    put(&world.user.join("untracked"), b"x\n");
+    put(&world.user.join("file"), b"uncommitted\n");
+    let _ = world.prepare(&["--force"]).ok();
+    assert!(!world.unexported());
     let _ = world.prepare(&["--force"]).ok();
     assert_eq!(count(), 0);
 
