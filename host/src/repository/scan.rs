@@ -6,7 +6,7 @@ use crate::repository::snapshot::SnapshotError;
 use banger_core::protocol::workspace::Untracked;
 use banger_core::{Failure, Kind, escape};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -17,6 +17,12 @@ use tokio::io::AsyncReadExt as _;
 const NESTING_LIMIT: usize = 16;
 /// A pointer of Git LFS is shorter than this.
 const POINTER_LIMIT: u64 = 1024;
+
+/// An empty file, in either object format.
+const EMPTY_BLOBS: [&[u8]; 2] = [
+    b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
+    b"473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
+];
 
 /// What of a working tree is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -285,6 +291,7 @@ impl Repository {
             .map(|line| parse_entry(line).ok_or_else(|| unreadable("ls-files", line)))
             .collect::<Result<_, _>>()?;
         part.read_flags(&entries);
+        self.find_announced(&mut part, &entries).await?;
         self.add_ignored(&mut part, options, &mut scan.notes)
             .await?;
         self.find_converted(&mut part, &entries, &mut scan.notes)
@@ -395,6 +402,50 @@ impl Repository {
         std::fs::read(self.common_dir.join("shallow")).unwrap_or_default()
     }
 
+    /// Finds announced entries whose files are gone: of these git status says that the head has an
+    /// empty file, or only that they are staged as deleted.
+    async fn find_announced(&self, part: &mut Part, entries: &[Entry<'_>]) -> Result<(), Failure> {
+        let conflicted: HashSet<&[u8]> = part
+            .conflicts
+            .iter()
+            .map(|one| one.path.as_slice())
+            .collect();
+        let mut found = Vec::new();
+        let mut suspects = Vec::new();
+        for entry in entries {
+            let empty = EMPTY_BLOBS.contains(&entry.id);
+            match part.index.get(entry.path) {
+                Some(Edit::Remove) if empty && !conflicted.contains(entry.path) => {
+                    found.push(entry.path.to_vec());
+                }
+                None if empty && part.worktree.get(entry.path) == Some(&Edit::Remove) => {
+                    suspects.push(entry.path);
+                }
+                _ => {}
+            }
+        }
+        if !suspects.is_empty() {
+            let names = self
+                .git(&[
+                    "ls-tree",
+                    "-r",
+                    "-z",
+                    "--name-only",
+                    "--full-tree",
+                    &part.head,
+                ])
+                .await?;
+            let known: HashSet<&[u8]> = names.split(|b| *b == 0).collect();
+            suspects.retain(|path| !known.contains(path));
+            found.extend(suspects.into_iter().map(<[u8]>::to_vec));
+        }
+        drop(conflicted);
+        part.intent_to_add.extend(found);
+        part.intent_to_add.sort();
+        part.intent_to_add.dedup();
+        Ok(())
+    }
+
     async fn add_ignored(
         &self,
         part: &mut Part,
@@ -446,19 +497,6 @@ impl Repository {
         entries: &[Entry<'_>],
         notes: &mut Vec<String>,
     ) -> Result<(), Failure> {
-        let may_convert = !self.filters.is_empty()
-            || self
-                .setting("core.autocrlf")
-                .is_some_and(|value| value != b"false")
-            || self.setting("core.attributesfile").is_some()
-            || self.common_dir.join("info/attributes").exists()
-            || entries.iter().any(|entry| {
-                entry.path == b".gitattributes" || entry.path.ends_with(b"/.gitattributes")
-            })
-            || part.worktree.contains_key(b".gitattributes".as_slice());
-        if !may_convert {
-            return Ok(());
-        }
         let regular: Vec<&Entry<'_>> = entries
             .iter()
             .filter(|entry| entry.tag == b'H' && entry.mode.starts_with(b"100"))
@@ -670,12 +708,16 @@ impl Part {
                 }
                 Some(b'1') => {
                     let fields: Vec<&[u8]> = line.splitn(9, |b| *b == b' ').collect();
-                    let [_, states, _, _, in_index, in_worktree, _, id, path] = fields[..] else {
+                    let [_, states, _, in_head, in_index, in_worktree, _, id, path] = fields[..]
+                    else {
                         return Err(malformed());
                     };
                     let [staged, unstaged] = *states else {
                         return Err(malformed());
                     };
+                    if unstaged == b'A' || (staged == b'.' && in_head == b"000000") {
+                        self.intent_to_add.push(path.to_vec());
+                    }
                     self.changed_entry(staged, unstaged, in_index, in_worktree, id, path);
                 }
                 Some(b'u') => {
@@ -724,8 +766,6 @@ impl Part {
                 indexed.clone()
             };
             self.index.insert(path.to_vec(), edit);
-        } else if unstaged == b'A' {
-            self.intent_to_add.push(path.to_vec());
         }
         let gitlink = in_worktree == b"160000";
         let edit = if unstaged == b'.' || gitlink {

@@ -26,6 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The kind of working copy that is made.
 const KIND: &str = "git";
 
+/// Held by whoever changes a working copy.
+type Lock = Arc<tokio::sync::Mutex<()>>;
+
 /// Brings repositories in and work out.
 pub struct Workspaces {
     machines: Arc<Machines>,
@@ -34,7 +37,7 @@ pub struct Workspaces {
     streams: Streams,
     dirs: Dirs,
     /// One change at a time of each working copy.
-    locks: Mutex<HashMap<(VmId, GuestPath), Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<(VmId, GuestPath), Lock>>,
 }
 
 impl Workspaces {
@@ -72,7 +75,7 @@ impl Workspaces {
         Ok(repository)
     }
 
-    fn lock(&self, vm: &VmId, path: &GuestPath) -> Arc<tokio::sync::Mutex<()>> {
+    fn lock(&self, vm: &VmId, path: &GuestPath) -> Lock {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(locks.entry((vm.clone(), path.clone())).or_default())
     }

@@ -150,7 +150,11 @@ impl World {
             .prefix("w 'odd':\"$(x)\\")
             .tempdir()
             .expect("made");
-        let world = Self { root };
+        let mut world = Self { root };
+        // To look at what went wrong.
+        world
+            .root
+            .disable_cleanup(std::env::var_os("BANGER_KEEP").is_some());
         fs::create_dir(world.user()).expect("made");
         git(
             &world.user(),

@@ -33,6 +33,11 @@ reaches_through_link() {
     return 1
 }
 
+# $1: a path. Whether a directory above it is a link.
+behind_link() {
+    [[ $1 == */* ]] && reaches_through_link . "${1%/*}"
+}
+
 # Git on the part as bytes.
 raw() {
     GIT_DIR=$git_dir/banger/raw GIT_WORK_TREE=$part GIT_INDEX_FILE=$raw_index \
@@ -129,11 +134,8 @@ place() {
             told conflicts | own update-index -z --index-info &&
             told skip-worktree | own update-index -z --skip-worktree --stdin &&
             told assume-unchanged | own update-index -z --assume-unchanged --stdin || exit 1
-        told intent-to-add >"$git_dir/banger/names"
-        [[ ! -s $git_dir/banger/names ]] ||
-            own add --force --sparse --intent-to-add --pathspec-from-file="$git_dir/banger/names" --pathspec-file-nul
+        announce
     ) || refuse 1 "the index of $shown_part could not be made"
-    rm -f -- "$git_dir/banger/names"
     mv -fT -- "$git_dir/banger/next" "$git_dir/index" || exit 1
 
     while IFS= read -r -d '' name; do
@@ -161,6 +163,33 @@ place() {
     (cd -- "$git_dir" && rm -rf -- MERGE_HEAD MERGE_MSG MERGE_MODE MERGE_RR AUTO_MERGE SQUASH_MSG CHERRY_PICK_HEAD \
         REVERT_HEAD REBASE_HEAD rebase-merge rebase-apply sequencer FETCH_HEAD index.lock)
     printf '%s\n' "$head" "$(index_id)" "$index" >"$git_dir/banger/state" || exit 1
+}
+
+# Marks paths in the index as announced, `git add --intent-to-add`. Git wants to see the files: those
+# that are not there stand, empty, in a tree of their own.
+announce() {
+    local name here=$git_dir/banger/here elsewhere=$git_dir/banger/elsewhere tree=$git_dir/banger/tree
+    : >"$here" && : >"$elsewhere" || return
+    while IFS= read -r -d '' name; do
+        # A link is a file here; what lies behind one is not.
+        if [[ -L $name || -f $name ]] && ! behind_link "$name"; then
+            printf '%s\0' "$name" >>"$here"
+        else
+            mkdir -p -- "$(dirname -- "$tree/$name")" && : >"$tree/$name" || return
+            printf '%s\0' "$name" >>"$elsewhere"
+        fi
+    done < <(told intent-to-add)
+    if [[ -s $here ]]; then
+        own add --force --sparse --intent-to-add --pathspec-from-file="$here" --pathspec-file-nul || return
+    fi
+    if [[ -s $elsewhere ]]; then
+        (
+            part=$tree
+            cd -- "$part" &&
+                own add --force --sparse --intent-to-add --pathspec-from-file="$elsewhere" --pathspec-file-nul
+        ) || return
+    fi
+    rm -rf -- "$here" "$elsewhere" "$tree"
 }
 
 # An id of what is staged.
