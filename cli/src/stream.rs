@@ -31,6 +31,8 @@ pub enum Input {
     Stdin,
     /// Nothing.
     Nothing,
+    /// Nothing until all has come and the sink has it; then that is said.
+    Receipt,
 }
 
 /// What SIGINT and SIGTERM do. A second one soon after always ends banger.
@@ -58,6 +60,14 @@ pub trait Sink {
     /// # Errors
     /// Where they can't be taken: the stream ends then.
     fn write(&mut self, channel: Channel, bytes: &[u8]) -> Result<(), CommandError>;
+
+    /// All has come.
+    ///
+    /// # Errors
+    /// Where it can't be kept.
+    fn complete(&mut self) -> Result<(), CommandError> {
+        Ok(())
+    }
 }
 
 /// Connects and passes everything on until the end.
@@ -101,7 +111,13 @@ pub fn run(
         while let Some(item) = frames.next(&mut bytes).map_err(malformed)? {
             match item {
                 Item::Output(channel, bytes) => sink.write(channel, bytes)?,
-                Item::Frame(Frame::Exit(code)) => return Ok(Ended::Exit(code)),
+                Item::Frame(Frame::Exit(code)) => {
+                    if input == Input::Receipt && code == 0 {
+                        sink.complete()?;
+                        acknowledge(&mut socket);
+                    }
+                    return Ok(Ended::Exit(code));
+                }
                 Item::Frame(Frame::Error(failure)) => return Err(failure.into()),
                 // Not for clients, or of no use to this one.
                 Item::Frame(_) => {}
@@ -121,6 +137,25 @@ pub fn connect(stream: &Stream) -> Result<UnixStream, Failure> {
         .write_all(token.as_bytes())
         .map_err(|error| broken(&error))?;
     Ok(socket)
+}
+
+/// Says that all has come, and waits until the daemon has taken note, so that whatever is asked next
+/// finds it noted. A daemon that has gone can't.
+fn acknowledge(socket: &mut UnixStream) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    if socket
+        .write_all(&Frame::<Vec<u8>>::StdinEnd.encode())
+        .is_ok()
+    {
+        let limit = Timespec {
+            tv_sec: 5,
+            tv_nsec: 0,
+        };
+        let _ = poll(
+            &mut [PollFd::new(&*socket, PollFlags::empty())],
+            Some(&limit),
+        );
+    }
 }
 
 /// Standard input as frames. The header is written in front of what was read: one write a chunk.

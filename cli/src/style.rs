@@ -51,6 +51,11 @@ impl Style {
         self.paint("32", text)
     }
 
+    /// What is no more.
+    pub fn gone(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
     /// Something that could be better.
     pub fn warning(self, text: &str) -> String {
         self.paint("33", text)

@@ -30,6 +30,11 @@ pub fn mebibytes(text: &str) -> Result<u64, Invalid> {
     }
 }
 
+/// Mebibytes as bytes.
+pub fn bytes(mebibytes: u64) -> u64 {
+    mebibytes.saturating_mul(1 << 20)
+}
+
 /// The same for values that travel as 32 bits.
 pub fn mebibytes_32(text: &str) -> Result<u32, Invalid> {
     u32::try_from(mebibytes(text)?).map_err(|_| "that is too much".into())

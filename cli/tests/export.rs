@@ -33,6 +33,9 @@ fn exporting(talk: impl Fn(&mut Talk) + Clone + Send + Sync + 'static) -> Fake {
                 head_commit: Some("2222222222222222".into()),
                 branch: Some("main".into()),
                 commits: 1,
+                tree: HEAD.into(),
+                more: false,
+                submodules: vec![],
                 changes: vec![Change {
                     kind: ChangeKind::Modified,
                     path: "a\x1bb".into(),

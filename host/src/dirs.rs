@@ -100,6 +100,8 @@ impl Dirs {
             &self.user_plugins(),
             &self.state,
             &self.vms(),
+            &self.saved(),
+            &self.quarantine(),
             &self.runtime,
             &self.cache,
         ] {
@@ -174,6 +176,11 @@ impl Dirs {
         self.cache.join("plugins")
     }
 
+    /// What was last put into a machine's working copies.
+    pub fn snapshots(&self, id: &VmId) -> PathBuf {
+        self.cache.join("snapshots").join(id.as_str())
+    }
+
     /// One directory a machine.
     pub fn vms(&self) -> PathBuf {
         self.state.join("vms")
@@ -182,6 +189,16 @@ impl Dirs {
     /// A machine's directory.
     pub fn vm(&self, id: &VmId) -> PathBuf {
         self.vms().join(id.as_str())
+    }
+
+    /// Work that was saved before it would have been lost.
+    pub fn saved(&self) -> PathBuf {
+        self.state.join("saved")
+    }
+
+    /// Where what a guest sends is examined before a repository of the user's gets it.
+    pub fn quarantine(&self) -> PathBuf {
+        self.state.join("quarantine")
     }
 
     /// The database.

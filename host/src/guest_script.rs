@@ -14,7 +14,15 @@ const ERROR_LIMIT: usize = 16 << 10;
 /// # Errors
 /// Where it could not be run to its end; an exit code other than 0 is no error.
 pub async fn run(remote: &Remote, script: &Script) -> Result<Output, Failure> {
-    Ok(remote.run(script, OUTPUT_LIMIT).await?)
+    run_to(remote, script, OUTPUT_LIMIT).await
+}
+
+/// The same, keeping so many bytes of each stream.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_to(remote: &Remote, script: &Script, limit: usize) -> Result<Output, Failure> {
+    Ok(remote.run(script, limit).await?)
 }
 
 /// Starts a script whose streams the caller serves. What its stdin begins with is not written.

@@ -11,6 +11,7 @@ pub mod guest_script;
 pub mod image;
 pub mod machine;
 pub mod plugin;
+pub mod quarantine;
 pub mod repository;
 pub mod session;
 pub mod ssh;

@@ -257,6 +257,63 @@ impl Store {
         Ok(())
     }
 
+    /// Records that all work in a working copy was exported, as this tree and this HEAD. Where
+    /// something else was put in there meanwhile, nothing is recorded.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn mark_exported(
+        &self,
+        vm: &VmId,
+        of: &Prepared,
+        tree: &str,
+        head: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.change_workspaces(vm, |prepared| {
+            if prepared.guest_path == of.guest_path && prepared.prepared_at_ms == of.prepared_at_ms
+            {
+                prepared.exported_tree = Some(tree.to_owned());
+                prepared.exported_head = head.map(str::to_owned);
+            }
+        })
+    }
+
+    /// Changes the records of a machine's working copies, all or none.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub fn change_workspaces(
+        &self,
+        vm: &VmId,
+        mut change: impl FnMut(&mut Prepared),
+    ) -> Result<(), StoreError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        let mut records: Vec<Prepared> = Vec::new();
+        {
+            let mut statement =
+                transaction.prepare_cached("SELECT record FROM workspaces WHERE vm_id = ?1")?;
+            let mut rows = statement.query([vm.as_str()])?;
+            while let Some(row) = rows.next()? {
+                records.push(serde_json::from_str(
+                    row.get_ref(0)?.as_str().unwrap_or(""),
+                )?);
+            }
+        }
+        for mut record in records {
+            change(&mut record);
+            transaction.execute(
+                "UPDATE workspaces SET record = ?3 WHERE vm_id = ?1 AND guest_path = ?2",
+                params![
+                    vm.as_str(),
+                    record.guest_path.as_bytes(),
+                    serde_json::to_string(&record)?
+                ],
+            )?;
+        }
+        Ok(transaction.commit()?)
+    }
+
     /// A machine's working copies by path.
     ///
     /// # Errors

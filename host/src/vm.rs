@@ -633,7 +633,14 @@ impl Machines {
         Ok(())
     }
 
+    /// Where the snapshots that went into a machine are kept.
+    pub fn snapshots(&self, id: &VmId) -> std::path::PathBuf {
+        self.dirs.snapshots(id)
+    }
+
     async fn remove_files(&self, id: &VmId) -> Result<(), Failure> {
+        // Of no use without the machine; what can't be removed is only a cache.
+        let _ = tokio::fs::remove_dir_all(self.dirs.snapshots(id)).await;
         let dir = self.dirs.vm(id);
         if !dir.exists() {
             return Ok(());

@@ -122,6 +122,13 @@ fn what_a_live_daemon_says_is_what_the_schema_says() {
     repository(&path);
     asked.call("vm.workspace.prepare", json!({"vm": HOST, "path": path}));
     std::fs::write(home.guest_home().join("repo/file"), "two\n").expect("written");
+    let status = asked.call("vm.workspace.status", vm.clone());
+    assert_eq!(status["unexported"], true);
+    let diff = asked.call("vm.workspace.diff", vm.clone());
+    let frames = Frames::open(&diff["patch"]).and_then(Frames::finish);
+    assert_eq!(frames.expect("frames").last(), Some(&Frame::Exit(0)));
+    asked.call("vm.workspace.apply", vm.clone());
+    asked.refused("vm.workspace.apply", vm.clone());
     let export = asked.call("vm.workspace.export", vm.clone());
     let frames = Frames::open(&export["patch"]).and_then(Frames::finish);
     assert_eq!(frames.expect("frames").last(), Some(&Frame::Exit(0)));

@@ -183,7 +183,13 @@ fn vm_a_repository_goes_in_and_its_work_comes_back() {
         &home,
         &["vm", "session", "start", "one", "--name", "t", "--", "cat"],
     );
+    let late = "echo late > /root/repo/late";
+    ok(&home, &["vm", "exec", "one", "--", "bash", "-c", late]);
     ok(&home, &["vm", "stop", "one"]);
+    // It can't be asked any more, and had work that nobody else has.
+    let kept = banger(&home, &["--json", "vm", "delete", "one"]);
+    assert_eq!(kept.status.code(), Some(4), "{kept:?}");
+    assert!(String::from_utf8_lossy(&kept.stderr).contains("--discard"));
     let stopped = banger(&home, &["vm", "exec", "one", "--", "true"]);
     assert_eq!(stopped.status.code(), Some(125));
     ok(&home, &["vm", "start", "one"]);
@@ -228,6 +234,17 @@ fn vm_a_repository_goes_in_and_its_work_comes_back() {
     banger_tests::until("it is gone", || !made(&home));
     assert_eq!(banger(&home, &["vm", "show", "two"]).status.code(), Some(3));
 
-    ok(&home, &["vm", "delete", "one"]);
+    // What was not exported is saved before the machine goes.
+    ok(
+        &home,
+        &["vm", "workspace", "prepare", "one", path, "--force"],
+    );
+    ok(&home, &["vm", "exec", "one", "--", "bash", "-c", late]);
+    let deleted = ok(&home, &["--json", "vm", "delete", "one"]);
+    let deleted: serde_json::Value = serde_json::from_slice(&deleted).expect("JSON");
+    let saved = deleted["saved"][0]["file"].as_str().expect("a file");
+    let name = "refs/banger/work:refs/heads/saved";
+    git(&host, &["fetch", "-q", saved, name]);
+    assert_eq!(git(&host, &["show", "saved:late"]), "late");
     assert_eq!(leftovers(&home), Vec::<PathBuf>::new());
 }

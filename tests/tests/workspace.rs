@@ -140,7 +140,7 @@ fn tree(root: &Path) -> Vec<(PathBuf, char, Vec<u8>)> {
         .into_iter()
         .filter_map(|(path, content)| {
             let relative = path.strip_prefix(root).expect("below").to_owned();
-            if relative.starts_with(".git") || relative == Path::new("ignored") {
+            if relative.iter().any(|part| part == ".git") || relative == Path::new("ignored") {
                 return None;
             }
             let metadata = fs::symlink_metadata(&path).expect("there");
@@ -422,6 +422,162 @@ fn an_occupied_place_is_refused_and_left_alone_and_force_replaces_it() {
         .filter(|name| !name.as_bytes().starts_with(b".local"))
         .collect();
     assert_eq!(parent.len(), 2, "nothing half-made is left: {parent:?}");
+}
+
+/// What git says of a working copy: the index with its flags, and how the tree differs.
+fn seen(repository: &Path) -> [String; 2] {
+    let git_text =
+        |arguments: &[&str]| String::from_utf8_lossy(&git(repository, arguments)).into_owned();
+    [
+        git_text(&["ls-files", "-v", "--stage"]),
+        git_text(&["status", "--porcelain=v2", "--untracked-files=all"]),
+    ]
+}
+
+#[track_caller]
+fn assert_same(host: &Path, guest: &Path) {
+    assert!(tree(guest) == tree(host), "files");
+    assert_eq!(seen(guest), seen(host));
+}
+
+#[test]
+fn again_and_again_in_every_mode_the_guest_is_as_the_host() {
+    let home = home();
+    let host = repository(&home.scratch().join("src"));
+    let module = home.scratch().join("module");
+    fs::create_dir(&module).expect("made");
+    git(&module, ["init", "--quiet", "--initial-branch=main"]);
+    put(&module.join("in"), b"in a module\n");
+    git(&module, ["add", "--all"]);
+    git(&module, ["commit", "--quiet", "--message", "module"]);
+    let url = module.display().to_string();
+    git(
+        &host,
+        [
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "--quiet",
+            "add",
+            &url,
+            "sub module",
+        ],
+    );
+    let guest = home.guest_home().join("repo");
+
+    let first = prepare(&home, &host, &[]).ok().json();
+    assert_same(&host, &guest);
+    assert_eq!(first["submodules"], 1);
+    let again = prepare(&home, &host, &[]).ok().json();
+    let sent = |reply: &serde_json::Value| reply["bytes_sent"].as_u64().expect("a number");
+    assert!(
+        sent(&again) < 3000 && sent(&again) < sent(&first),
+        "{again}"
+    );
+
+    let mut state = 0_u32;
+    for (round, mode) in ["shallow-overlay", "full-copy"]
+        .into_iter()
+        .cycle()
+        .take(8)
+        .enumerate()
+    {
+        // Of the names there, some get other contents, modes and states.
+        for (path, _) in files(&host) {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let relative = path.strip_prefix(&host).expect("below");
+            if relative.starts_with(".git") || path.is_symlink() || relative.ends_with(".git") {
+                continue;
+            }
+            match state >> 28 {
+                0 => fs::remove_file(&path).expect("removed"),
+                1 => put(&path, &binary(round as u8)),
+                2 => set_mode(&path, 0o755),
+                3 | 4
+                    if !relative.starts_with("sub module") && relative != Path::new("ignored") =>
+                {
+                    let words = ["--literal-pathspecs", "add", "--"].map(OsStr::new);
+                    git(&host, words.into_iter().chain([relative.as_os_str()]));
+                }
+                _ => {}
+            }
+        }
+        put(&host.join(format!("new {round}")), b"new\n");
+        if round == 5 {
+            git(&host, ["add", "--all"]);
+            git(&host, ["commit", "--quiet", "--message", "more"]);
+        }
+        let before = whole(&host);
+        let prepared = prepare(&home, &host, &["--mode", mode]).ok().json();
+        assert_unchanged(&host, &before);
+        assert_eq!(prepared["mode"], mode.replace('-', "_"));
+        assert_same(&host, &guest);
+        assert_same(&host.join("sub module"), &guest.join("sub module"));
+    }
+}
+
+#[test]
+fn what_goes_in_can_be_chosen() {
+    let home = home();
+    let host = repository(&home.scratch().join("src"));
+    let guest = home.guest_home().join("repo");
+    let chosen = [
+        "--untracked=exclude",
+        "--include-ignored=ignored",
+        "--branch=agent/one",
+    ];
+    let prepared = prepare(&home, &host, &chosen).ok().json();
+    assert_eq!(prepared["branch"], "agent/one");
+    assert!(guest.join("ignored").exists() && !guest.join("new").exists());
+    assert_eq!(git_line(&guest, &["branch", "--show-current"]), "agent/one");
+    for branch in ["main", "a..b", "-x", ""] {
+        let branch = format!("--branch={branch}");
+        let refused = prepare(&home, &host, &["--force", &branch]);
+        assert_eq!(refused.failure(5)["kind"], "invalid", "{branch}");
+    }
+}
+
+#[test]
+fn ctrl_c_and_a_lost_connection_leave_the_guest_as_it_was() {
+    let home = home();
+    let host = repository(&home.scratch().join("src"));
+    let guest = home.guest_home().join("repo");
+    let _ = prepare(&home, &host, &[]).ok();
+    let before = tree(&guest);
+    // So much that it takes a while.
+    for n in 0..24_u32 {
+        let noise: Vec<u8> = (0..1_000_000_u32)
+            .map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(n * at) >> 13) as u8)
+            .collect();
+        put(&host.join(format!("large{n}")), &noise);
+    }
+    let words = ["vm", "workspace", "prepare", HOST, "--"].map(OsString::from);
+    let words: Vec<OsString> = words.into_iter().chain([host.clone().into()]).collect();
+    let mut running = home.spawn(&words);
+    running.until_error("sending the repository");
+    running.signal(rustix::process::Signal::INT);
+    let ran = running.wait();
+    assert!(
+        tree(&guest) == before || tree(&guest) == tree(&host),
+        "{ran:?}"
+    );
+
+    let mut running = home.spawn(&words);
+    running.until_error("sending the repository");
+    home.sshd.as_ref().expect("a server").cut_connections();
+    let ran = running.wait();
+    if ran.code != Some(0) {
+        banger_tests::until("it has settled", || {
+            !guest.join(".git/banger/applying").exists()
+        });
+    }
+    assert!(
+        tree(&guest) == before || tree(&guest) == tree(&host),
+        "{ran:?}"
+    );
+
+    let _ = prepare(&home, &host, &[]).ok();
+    assert_same(&host, &guest);
 }
 
 #[test]

@@ -4,21 +4,6 @@ use crate::ByteString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The facts of the user's repository that a workspace plugin gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Source {
-    /// The commit that is checked out: 40 or 64 hexadecimal digits.
-    pub head: String,
-    /// Its branch's short name; `None` where HEAD is detached.
-    pub branch: Option<String>,
-    /// `sha1` or `sha256`.
-    pub object_format: String,
-    /// Who commits here.
-    pub user_name: Option<String>,
-    /// Their address.
-    pub user_email: Option<String>,
-}
-
 /// How a path differs from the base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -53,10 +38,33 @@ pub struct Status {
     pub head: Option<String>,
     /// Its branch.
     pub branch: Option<String>,
-    /// The full id of the commit compared with.
+    /// The full id of the commit compared with, or of the empty tree.
     pub base: String,
+    /// The id of the tree that holds everything in the working tree.
+    pub tree: String,
     /// Commits that the head has and the base has not.
     pub commits: u32,
     /// Everything that differs from the base.
     pub changes: Vec<Change>,
+    /// Whether there are more changes than are listed.
+    pub more: bool,
+    /// Submodules with work of their own, which an export does not bring.
+    pub submodules: Vec<Submodule>,
+}
+
+/// A submodule of a guest with work of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Submodule {
+    /// Relative to the top. From the guest: escape before showing.
+    pub path: ByteString,
+    /// The commit that the base has it at.
+    pub base: Option<String>,
+}
+
+/// The id of the tree without entries, in the object format of another id.
+pub fn empty_tree(like: &str) -> &'static str {
+    match like.len() {
+        64 => "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+        _ => "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    }
 }

@@ -72,7 +72,7 @@ methods! {
     "vm.get": VmGet(machine::VmRef) -> machine::Vm;
     "vm.start": VmStart(machine::VmRef) -> machine::Vm;
     "vm.stop": VmStop(machine::VmStop) -> machine::Vm;
-    "vm.delete": VmDelete(machine::VmRef) -> Empty;
+    "vm.delete": VmDelete(machine::VmDelete) -> machine::VmDeleted;
     "vm.adopt": VmAdopt(machine::VmAdopt) -> machine::Vm;
     "vm.exec": VmExec(machine::VmExec) -> Stream, StreamOf {
         at: "",
@@ -84,9 +84,16 @@ methods! {
     "vm.workspace.prepare": WorkspacePrepare(workspace::Prepare) -> workspace::Prepared;
     "vm.workspace.export": WorkspaceExport(workspace::Export) -> workspace::ExportReply, StreamOf {
         at: "/patch",
+        client: &["stdin-end"],
+        daemon: &["stdout", "exit", "error"],
+    };
+    "vm.workspace.diff": WorkspaceDiff(workspace::Diff) -> workspace::ExportReply, StreamOf {
+        at: "/patch",
         client: &[],
         daemon: &["stdout", "exit", "error"],
     };
+    "vm.workspace.status": WorkspaceStatusCall(workspace::WorkspaceRef) -> workspace::WorkspaceStatus;
+    "vm.workspace.apply": WorkspaceApply(workspace::Apply) -> workspace::Applied;
     "guest.session.start": SessionStart(session::SessionStart) -> session::Session;
     "guest.session.list": SessionListCall(session::SessionListCall) -> session::SessionList;
     "guest.session.get": SessionGet(session::SessionRef) -> session::Session;

@@ -8,7 +8,7 @@ use crate::store::VmRecord;
 use crate::task::{StageClock, Task};
 use crate::vm::STOP_GRACE;
 use banger_core::protocol::image::{Image, ImageBuild, ImageList};
-use banger_core::protocol::machine::{Vm, VmExec, VmList, VmRun, VmRunReply, VmStop};
+use banger_core::protocol::machine::{Vm, VmDeleted, VmExec, VmList, VmRun, VmRunReply, VmStop};
 use banger_core::protocol::plugin::{Plugin, PluginList, PluginOrigin};
 use banger_core::protocol::session::SessionList;
 use banger_core::protocol::{
@@ -57,17 +57,24 @@ impl Daemon {
             Call::VmGet(request) => value(self.describe(&request.vm).await?),
             Call::VmStart(request) => {
                 let record = self.machines.find(&request.vm)?;
+                self.workspaces.forget_note(&record)?;
                 self.machines.start(&record, task).await?;
                 value(self.machines.describe(&record).await?)
             }
             Call::VmStop(request) => value(self.vm_stop(request, task).await?),
             Call::VmDelete(request) => {
                 let record = self.machines.find(&request.vm)?;
+                let saved = if request.discard {
+                    Vec::new()
+                } else {
+                    self.workspaces.save_all(&record, task).await?
+                };
+                task.check()?;
                 task.progress("delete", format!("deleting {}", record.name));
                 let sessions = self.sessions.known(&record)?;
                 self.machines.delete(&record).await?;
                 self.sessions.forget_all(&sessions);
-                value(Empty {})
+                value(VmDeleted { saved })
             }
             Call::VmAdopt(request) => {
                 let record = self.machines.adopt(&request, task).await?;
@@ -90,6 +97,18 @@ impl Daemon {
             Call::WorkspaceExport(request) => {
                 let record = self.machines.find(&request.vm)?;
                 value(self.workspaces.export(&record, &request, task).await?)
+            }
+            Call::WorkspaceDiff(request) => {
+                let record = self.machines.find(&request.vm)?;
+                value(self.workspaces.diff(&record, &request, task).await?)
+            }
+            Call::WorkspaceStatusCall(request) => {
+                let record = self.machines.find(&request.vm)?;
+                value(self.workspaces.status(&record, &request, task).await?)
+            }
+            Call::WorkspaceApply(request) => {
+                let record = self.machines.find(&request.vm)?;
+                value(self.workspaces.apply(&record, &request, task).await?)
             }
 
             Call::SessionStart(request) => {
@@ -296,7 +315,7 @@ impl Daemon {
     async fn vm_run(&self, request: VmRun, task: &Task) -> Result<VmRunReply, Failure> {
         let mut clock = StageClock::default();
         // A path that is no repository must not cost a machine.
-        self.workspaces.examine(&request.prepare.path).await?;
+        self.workspaces.examine(&request.prepare).await?;
         let image = match &request.create.image {
             Some(image) => image.clone(),
             None => crate::vm::default_image(),
@@ -340,6 +359,14 @@ impl Daemon {
     async fn vm_stop(&self, request: VmStop, task: &Task) -> Result<Vm, Failure> {
         let record = self.machines.find(&request.vm)?;
         let grace = request.grace_ms.map_or(STOP_GRACE, Duration::from_millis);
+        if self.machines.is_running(&record).await? {
+            task.progress("stop", "noting what is in its working copies");
+            let noted = async {
+                self.workspaces.note_before_stop(&record).await;
+                Ok(())
+            };
+            task.until_cancelled(noted).await?;
+        }
         self.machines.stop(&record, grace, task).await?;
         self.machines.describe(&record).await
     }

@@ -77,6 +77,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let store = Arc::new(Store::open(&dirs.database())?);
     let machines = Arc::new(Machines::new(dirs.clone(), Arc::clone(&store)));
     machines.recover().await?;
+    crate::quarantine::clear(&[&dirs.quarantine(), &dirs.saved()]);
     let (plugins, cache) = (dirs.user_plugins(), dirs.plugin_cache());
     let registry = tokio::task::spawn_blocking(move || {
         Registry::load(embedded(), Some(&plugins), Some(&cache))
@@ -98,6 +99,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
             Arc::clone(&store),
             Arc::clone(&registry),
             streams.clone(),
+            dirs.clone(),
         ),
         dirs: dirs.clone(),
         registry,

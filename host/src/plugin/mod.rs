@@ -40,9 +40,7 @@ pub use session_backend::{
     SessionPaths,
 };
 pub(crate) use snapshot::{SNAPSHOTS_LIMIT, TIME_LIMIT_MS};
-pub use workspace::{
-    Existing, LayOverRequest, ReceiveRequest, Transport, Workspace, WorkspaceInfo,
-};
+pub use workspace::{Existing, ReceiveRequest, Transport, Workspace, WorkspaceInfo};
 
 /// The version of package `banger:plugin` that this banger speaks.
 pub const CONTRACT: &str = "0.1.0";

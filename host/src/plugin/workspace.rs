@@ -9,13 +9,16 @@ use super::engine::Usage;
 use super::error::PluginError;
 use super::session_backend::{forbidden, to_output};
 use super::validate;
-use banger_core::workspace::{Change, ChangeKind, Source, Status};
+use banger_core::protocol::workspace::ExportFormat;
+use banger_core::workspace::{Change, ChangeKind, Status, Submodule};
 use banger_core::{ByteString, GuestPath, Output, PluginName, Script};
 use std::sync::Arc;
 use wasmtime::Store;
 
 /// Changes that one working copy may have.
 const CHANGES_LIMIT: usize = 100_000;
+/// Submodules of one working copy that may have work of their own.
+const SUBMODULES_LIMIT: usize = 1_000;
 
 /// A kind of working copy that a plugin provides. Cloning it is cheap.
 #[derive(Clone)]
@@ -48,32 +51,29 @@ pub struct WorkspaceInfo {
 pub struct ReceiveRequest {
     /// Where to.
     pub path: GuestPath,
-    /// The facts of the user's repository.
-    pub source: Source,
-    /// Commits of history to bring; `None` for all.
+    /// The snapshot's commit.
+    pub snapshot: String,
+    /// `sha1` or `sha256`.
+    pub object_format: String,
+    /// Commits of history to bring; `None` for all, with all references.
     pub depth: Option<u32>,
-    /// What happens to a working copy that is there already.
+    /// Start on this new branch.
+    pub branch: Option<String>,
+    /// What this is a copy of.
+    pub origin: String,
+    /// What happens to work that is there already.
     pub existing: Existing,
+    /// The tree that was last exported.
+    pub exported: Option<String>,
 }
 
-/// What happens to a working copy that is there already.
+/// What happens to work that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// It stays, and the script fails.
     Keep,
-    /// It is replaced once everything has arrived.
+    /// It is overwritten once everything has arrived.
     Overwrite,
-}
-
-/// The user's uncommitted work, to be laid over what was received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayOverRequest {
-    /// Where.
-    pub path: GuestPath,
-    /// The commit that was received.
-    pub head: String,
-    /// Paths, relative to the top, that the user's working tree does not have.
-    pub deleted: Vec<Vec<u8>>,
 }
 
 type Answer = Result<types::Script, types::Refusal>;
@@ -116,46 +116,27 @@ impl Workspace {
         &self.plugin.label
     }
 
-    /// The script that fetches into a new repository; its stdin and stdout are the transport's.
+    /// The script that makes the working copy equal to the user's; its stdin and stdout are the
+    /// transport's.
     ///
     /// # Errors
     /// The plugin's fault or refusal.
     pub fn receive(&self, request: &ReceiveRequest) -> Result<Script, PluginError> {
-        let source = &request.source;
         let request = wit::ReceiveRequest {
             path: self.utf8(&request.path)?.to_owned(),
-            source: wit::Source {
-                head: source.head.clone(),
-                branch: source.branch.clone(),
-                object_format: source.object_format.clone(),
-                user_name: source.user_name.clone(),
-                user_email: source.user_email.clone(),
-            },
+            snapshot: request.snapshot.clone(),
+            object_format: request.object_format.clone(),
             depth: request.depth,
+            branch: request.branch.clone(),
+            origin: request.origin.clone(),
             overwrite: match request.existing {
                 Existing::Keep => false,
                 Existing::Overwrite => true,
             },
+            exported: request.exported.clone(),
         };
         self.script("workspace.receive", 0, |guest, store| {
             guest.call_receive(store, &request)
-        })
-    }
-
-    /// The script that makes the working tree equal to the user's; a tar archive follows on its
-    /// stdin.
-    ///
-    /// # Errors
-    /// The plugin's fault or refusal.
-    pub fn lay_over(&self, request: &LayOverRequest) -> Result<Script, PluginError> {
-        let input = request.deleted.iter().map(Vec::len).sum();
-        let request = wit::LayOverRequest {
-            path: self.utf8(&request.path)?.to_owned(),
-            head: request.head.clone(),
-            deleted: request.deleted.clone(),
-        };
-        self.script("workspace.lay-over", input, |guest, store| {
-            guest.call_lay_over(store, &request)
         })
     }
 
@@ -187,15 +168,29 @@ impl Workspace {
         from_status(status).map_err(|detail| forbidden(&self.plugin, FUNCTION, detail))
     }
 
-    /// The script that prints one binary patch from a base (a full commit id) to everything in
-    /// the working tree.
+    /// The script that prints a report, which [`Workspace::read_inspect`] reads, and after it the
+    /// work since a base. The report comes after its length in decimal digits and a line feed.
     ///
     /// # Errors
     /// The plugin's fault or refusal.
-    pub fn export_patch(&self, path: &GuestPath, base: &str) -> Result<Script, PluginError> {
-        let path = self.utf8(path)?;
-        self.script("workspace.export-patch", base.len(), |guest, store| {
-            guest.call_export_patch(store, path, base)
+    pub fn export(
+        &self,
+        path: &GuestPath,
+        base: Option<&str>,
+        format: ExportFormat,
+    ) -> Result<Script, PluginError> {
+        let request = wit::ExportRequest {
+            path: self.utf8(path)?.to_owned(),
+            base: base.map(str::to_owned),
+            format: match format {
+                ExportFormat::Patch => wit::ExportFormat::Patch,
+                ExportFormat::Mbox => wit::ExportFormat::Mbox,
+                ExportFormat::Bundle => wit::ExportFormat::Bundle,
+            },
+        };
+        let input = base.map_or(0, str::len);
+        self.script("workspace.export-work", input, |guest, store| {
+            guest.call_export_work(store, &request)
         })
     }
 
@@ -236,6 +231,7 @@ fn from_status(status: wit::Status) -> Result<Status, String> {
         ));
     }
     validate::commit(&status.base)?;
+    validate::commit(&status.tree)?;
     if let Some(head) = &status.head {
         validate::commit(head)?;
     }
@@ -247,12 +243,33 @@ fn from_status(status: wit::Status) -> Result<Status, String> {
         .into_iter()
         .map(from_change)
         .collect::<Result<_, _>>()?;
+    if status.submodules.len() > SUBMODULES_LIMIT {
+        let count = status.submodules.len();
+        return Err(format!(
+            "{count} submodules; at most {SUBMODULES_LIMIT} are allowed"
+        ));
+    }
+    let submodules = status
+        .submodules
+        .into_iter()
+        .map(|one| {
+            validate::repository_path(&one.path)?;
+            one.base.as_deref().map(validate::commit).transpose()?;
+            Ok(Submodule {
+                path: ByteString(one.path),
+                base: one.base,
+            })
+        })
+        .collect::<Result<_, String>>()?;
     Ok(Status {
         head: status.head,
         branch: status.branch,
         base: status.base,
+        tree: status.tree,
         commits: status.commits,
         changes,
+        more: status.more,
+        submodules,
     })
 }
 

@@ -2,137 +2,237 @@
 
 use super::meter::Meter;
 use super::{KIND, Workspaces, guest_path};
-use crate::guest_script::{self, EndMark, ErrorTail};
-use crate::plugin::{Existing, LayOverRequest, ReceiveRequest, Transport};
-use crate::repository::{Differences, Repository};
-use crate::ssh::{Bytes, Process, ProcessEvent};
+use crate::guest_script::{self, ErrorTail};
+use crate::plugin::{Existing, ReceiveRequest, Transport};
+use crate::repository::{
+    Part, References, Repository, Scan, ScanOptions, Snapshot, SnapshotError, Stop,
+};
+use crate::ssh::ProcessEvent;
 use crate::store::VmRecord;
 use crate::task::{Task, now_ms};
 use crate::vm::Guest;
 use banger_core::protocol::workspace::{Prepare, PrepareMode, Prepared};
-use banger_core::workspace::Source;
-use banger_core::{ByteString, Failure, Kind, Script};
+use banger_core::{ByteString, Failure, GuestPath, Kind, Script};
+use sha2::{Digest as _, Sha256};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::mpsc;
 
 /// Commits of history that the default mode brings.
 const SHALLOW_DEPTH: u32 = 50;
 /// Bytes carried at once.
 const CHUNK: usize = 64 << 10;
-/// Pieces of a tar archive that may wait for the network.
-const PIECES: usize = 16;
+/// How often a repository that changes while it is read is read again.
+const ATTEMPTS: u32 = 3;
 
 impl Workspaces {
     /// Puts a repository into a guest.
     ///
     /// # Errors
-    /// Where the repository can't be read, or the guest refuses. A working copy that was there is
-    /// still there unless the commit had arrived, and only laying files over it failed.
+    /// Where the repository can't be read, or the guest refuses. The guest's working copy is then as
+    /// it was.
     pub async fn prepare(
         &self,
         vm: &VmRecord,
         request: &Prepare,
         task: &Task,
     ) -> Result<Prepared, Failure> {
-        let (repository, source) = self.examine(&request.path).await?;
+        let repository = self.examine(request).await?;
         let guest = self.machines.guest(vm).await?;
-        let work = self.prepare_in(&guest, &repository, &source, request, task);
-        let prepared = match task.until_cancelled(work).await {
-            Ok(prepared) => prepared,
-            Err(failure) => return Err(self.machines.explain(vm, failure).await),
+        let path = guest_path(&guest, request.guest_path.as_ref())?;
+        let lock = self.lock(&vm.id, &path);
+        let work = async {
+            let _one_at_a_time = lock.lock().await;
+            let saved = if request.force && !request.discard {
+                self.save_at(vm, &guest, &path, task).await?
+            } else {
+                Vec::new()
+            };
+            let prepared = Prepared {
+                saved,
+                ..self
+                    .prepare_in(vm, &guest, &path, &repository, request, task)
+                    .await?
+            };
+            self.store.put_workspace(&vm.id, &prepared)?;
+            Ok(prepared)
         };
-        self.store.put_workspace(&vm.id, &prepared)?;
-        Ok(prepared)
+        match task.until_cancelled(work).await {
+            Ok(prepared) => Ok(prepared),
+            Err(failure) => Err(self.machines.explain(vm, failure).await),
+        }
     }
 
     async fn prepare_in(
         &self,
+        vm: &VmRecord,
         guest: &Guest,
+        path: &GuestPath,
         repository: &Repository,
-        source: &Source,
         request: &Prepare,
         task: &Task,
     ) -> Result<Prepared, Failure> {
         let plugin = self.registry.workspace(KIND)?;
-        let path = guest_path(guest, request.guest_path.as_ref())?;
-        crate::session::preflight::check(
+        let Transport::GitUploadPack = plugin.info().transport;
+        let kept = self.kept_snapshot(vm, path);
+        let ready = crate::session::preflight::check(
             &self.registry,
             guest,
             &guest.home,
             b"bash",
             &plugin.info().needs,
-        )
-        .await?;
-        task.progress("workspace", "reading the repository");
-        let Differences {
-            present,
-            deleted,
-            notes,
-        } = repository.differences().await?;
+        );
+        let options = scan_options(request);
+        let (scanned, ready) = tokio::join!(take(repository, &options, &kept, task), ready);
+        ready?;
+        let (scan, snapshot) = scanned?;
 
-        let PrepareMode::ShallowOverlay = request.mode;
-        let receive = ReceiveRequest {
+        let recorded = self.store.workspaces(&vm.id)?;
+        let exported = recorded
+            .into_iter()
+            .find(|one| one.guest_path == *path)
+            .and_then(|one| one.exported_tree)
+            .filter(|tree| tree.len() == snapshot.id.len());
+        let script = plugin.receive(&ReceiveRequest {
             path: path.clone(),
-            source: source.clone(),
-            depth: Some(SHALLOW_DEPTH),
+            snapshot: snapshot.id.clone(),
+            object_format: scan.object_format.clone(),
+            depth: match request.mode {
+                PrepareMode::ShallowOverlay => Some(SHALLOW_DEPTH),
+                PrepareMode::FullCopy => None,
+            },
+            branch: request.branch.clone(),
+            origin: origin(repository, request.mode),
             existing: if request.force {
                 Existing::Overwrite
             } else {
                 Existing::Keep
             },
-        };
-        let mut meter = Meter::new(task, "sending the commit");
-        let script = plugin.receive(&receive)?;
-        let Transport::GitUploadPack = plugin.info().transport;
+            exported,
+        })?;
+        task.progress("workspace", "sending the repository");
+        let mut meter = Meter::new(task, "sending the repository");
         let limit = script.timeout;
-        guest_script::within(limit, receive_from(script, guest, repository, &mut meter))
+        guest_script::within(limit, receive_from(script, guest, &snapshot, &mut meter))
             .await
             .map_err(|failure| {
                 let hint = match failure.kind {
-                    Kind::Conflict => "add --force to replace it, or choose another --guest-path",
+                    Kind::Conflict => {
+                        "`banger vm workspace export` brings the work home; --force overwrites \
+                         what is there, and --guest-path chooses another place"
+                    }
                     _ => "",
                 };
                 failure.stage("workspace-receive").hint(hint)
             })?;
-
-        meter.label = "sending uncommitted files";
-        let request_over = LayOverRequest {
-            path: path.clone(),
-            head: source.head.clone(),
-            deleted: deleted.clone(),
-        };
-        let script = plugin.lay_over(&request_over)?;
-        let limit = script.timeout;
-        guest_script::within(
-            limit,
-            lay_over(script, guest, repository, &present, &mut meter),
-        )
-        .await
-        .map_err(|failure| failure.stage("workspace-lay-over"))?;
+        let prepared_tree = snapshot.working_tree().await;
+        // Without it the next time only takes longer.
+        if let Err(failure) = snapshot.keep(&kept) {
+            tracing::warn!(vm = %vm.name, %failure, "a snapshot is not kept");
+        }
+        let sum = |count: fn(&Part) -> u64| scan.parts.iter().map(count).sum();
+        let top = scan.parts.first();
         Ok(Prepared {
             path: ByteString(repository.top().as_os_str().as_bytes().to_vec()),
-            guest_path: path,
+            guest_path: path.clone(),
             kind: KIND.into(),
             mode: request.mode,
-            head_commit: source.head.clone(),
-            branch: source.branch.clone(),
-            files_laid_over: present.len() as u64,
-            files_deleted: deleted.len() as u64,
+            head_commit: top.map(|top| top.head.clone()).unwrap_or_default(),
+            branch: request
+                .branch
+                .clone()
+                .or_else(|| top.and_then(|top| top.branch.clone())),
+            files_laid_over: sum(|part| part.changed),
+            files_deleted: sum(|part| part.deleted),
+            files_staged: sum(|part| part.staged),
+            submodules: scan.parts.len().saturating_sub(1) as u64,
             bytes_sent: meter.bytes,
             prepared_at_ms: now_ms(),
-            notes,
+            notes: scan.notes,
+            saved: Vec::new(),
+            prepared_tree,
+            exported_tree: None,
+            exported_head: None,
+            unexported_at_stop: None,
         })
     }
+
+    /// Where the last snapshot that went to a place is kept.
+    fn kept_snapshot(&self, vm: &VmRecord, path: &GuestPath) -> PathBuf {
+        self.machines
+            .snapshots(&vm.id)
+            .join(short_digest(path.as_bytes()))
+    }
+}
+
+fn short_digest(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes)[..12])
+}
+
+fn scan_options(request: &Prepare) -> ScanOptions {
+    ScanOptions {
+        untracked: request.untracked,
+        include_ignored: request.include_ignored.clone(),
+        references: match request.mode {
+            PrepareMode::ShallowOverlay => References::None,
+            PrepareMode::FullCopy => References::All,
+        },
+    }
+}
+
+/// What a working copy is a copy of. A guest need not know the host's paths.
+fn origin(repository: &Repository, mode: PrepareMode) -> String {
+    let mode = match mode {
+        PrepareMode::ShallowOverlay => "shallow",
+        PrepareMode::FullCopy => "full",
+    };
+    format!(
+        "{mode} {}",
+        short_digest(repository.top().as_os_str().as_bytes())
+    )
+}
+
+/// Reads the repository as it is at one moment.
+async fn take(
+    repository: &Repository,
+    options: &ScanOptions,
+    kept: &Path,
+    task: &Task,
+) -> Result<(Scan, Snapshot), Failure> {
+    let mut attempt = 1;
+    loop {
+        task.progress("workspace", "reading the repository");
+        let taken = take_once(repository, options, kept).await;
+        match taken {
+            Err(SnapshotError::Changed(_)) if attempt < ATTEMPTS => attempt += 1,
+            taken => return Ok(taken?),
+        }
+    }
+}
+
+async fn take_once(
+    repository: &Repository,
+    options: &ScanOptions,
+    kept: &Path,
+) -> Result<(Scan, Snapshot), SnapshotError> {
+    let scan = repository.scan(options).await?;
+    let stop = Stop::default();
+    let (flag, kept) = (stop.flag(), kept.to_owned());
+    let made = tokio::task::spawn_blocking(move || {
+        let made = Snapshot::make(&scan, &kept, &flag);
+        made.map(|snapshot| (scan, snapshot))
+    });
+    made.await
+        .map_err(|error| Failure::from_error(Kind::Internal, &error))?
 }
 
 async fn receive_from(
     script: Script,
     guest: &Guest,
-    repository: &Repository,
+    snapshot: &Snapshot,
     meter: &mut Meter<'_>,
 ) -> Result<(), Failure> {
-    let mut server = repository.upload_pack().spawn().map_err(|error| {
+    let mut server = snapshot.upload_pack().spawn().map_err(|error| {
         Failure::new(Kind::Host, format!("can't run git: {error}"))
             .hint("`banger doctor` names the missing packages")
     })?;
@@ -201,66 +301,4 @@ async fn receive_from(
         return Err(failure);
     }
     sent
-}
-
-async fn lay_over(
-    mut script: Script,
-    guest: &Guest,
-    repository: &Repository,
-    present: &[Vec<u8>],
-    meter: &mut Meter<'_>,
-) -> Result<(), Failure> {
-    let end = EndMark::tell(&mut script).member();
-    let process: Process = guest_script::start(&guest.remote, &script).await?;
-    let (mut input, mut output) = process.into_split();
-
-    let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
-    let (repository, paths) = (repository.clone(), present.to_vec());
-    let archive = tokio::task::spawn_blocking(move || {
-        let writer = std::io::BufWriter::with_capacity(CHUNK, PieceWriter(sender));
-        repository.write_tar(&paths, &end, writer)
-    });
-    let upward = async {
-        meter.send(&mut input, script.stdin.into()).await?;
-        while let Some(piece) = pieces.recv().await {
-            meter.send(&mut input, piece).await?;
-        }
-        match archive.await {
-            Ok(Ok(())) => input.close().await.map_err(Failure::from),
-            // Without its last member the guest's script fails: nothing cut short is taken for whole.
-            Ok(Err(error)) => Err(Failure::new(
-                Kind::Invalid,
-                format!("can't read the working tree: {error}"),
-            )
-            .hint("if something is writing there, let it finish and try again")),
-            Err(error) => Err(Failure::from_error(Kind::Internal, &error)),
-        }
-    };
-    let downward = guest_script::finish(&mut output, "laying the working tree over");
-    tokio::pin!(downward);
-    // Where reading the user's tree fails, that is the reason, and the guest's script is dropped
-    // with its channel; else the script's own end tells.
-    tokio::select! {
-        sent = upward => match sent {
-            Err(failure) if matches!(failure.kind, Kind::Invalid | Kind::Internal) => Err(failure),
-            _ => downward.await,
-        },
-        ended = &mut downward => ended,
-    }
-}
-
-/// Hands what a blocking writer writes to a task.
-struct PieceWriter(mpsc::Sender<Bytes>);
-
-impl std::io::Write for PieceWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0
-            .blocking_send(Bytes::copy_from_slice(bytes))
-            .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

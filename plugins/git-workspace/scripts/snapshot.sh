@@ -12,12 +12,6 @@ enter_copy() {
     head=$(plain_git rev-parse --quiet --verify 'HEAD^{commit}') || head=
 }
 
-# $1: a commit or a ref. Sets `base` to its full id.
-resolve_base() {
-    base=$(plain_git rev-parse --quiet --verify --end-of-options "$1^{commit}" 2>/dev/null) ||
-        refuse 3 "\`$1\` is no commit in $PWD"
-}
-
 # Adds the files of repositories that were made inside the working copy, as if these were plain
 # directories. Git itself would note a commit that nobody else has, or refuse to go on.
 add_embedded() {
@@ -48,7 +42,7 @@ embedded_files() (
         done
 )
 
-# Makes the index, and lets git use it from here on.
+# Makes the index, and lets git use it from here on. Sets `tree` to the id of the whole snapshot.
 take_snapshot() {
     local objects index
     objects=$(plain_git rev-parse --path-format=absolute --git-path objects && printf x) || exit 1
@@ -62,9 +56,10 @@ take_snapshot() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     mkdir -- "$scratch/objects"
-    # With git's knowledge of which files are unchanged; without, all would be read again.
+    # With git's knowledge of which files are unchanged; without, all would be read again. Its time is
+    # part of that: a file as old as the index may have changed since, within the same second.
     if [[ -f $index ]]; then
-        cp -- "$index" "$scratch/index" || exit 1
+        cp --preserve=timestamps -- "$index" "$scratch/index" || exit 1
     fi
     # In this variable some characters have a meaning.
     if [[ $objects == *[:\"\\]* ]]; then
@@ -73,12 +68,8 @@ take_snapshot() {
     fi
     export GIT_INDEX_FILE=$scratch/index GIT_OBJECT_DIRECTORY=$scratch/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$objects
     add_embedded
-    plain_git add --all --sparse -- . >&2 || refuse 1 "the working tree of $PWD cannot be read"
-}
-
-# $@: further options. Compares the base with the snapshot, whatever the configuration says.
-compare() {
-    plain_git -c core.quotePath=true -c diff.suppressBlankEmpty=false -c diff.renameLimit=1000 diff --cached \
-        --no-color --no-ext-diff --no-textconv --no-relative --submodule=short --ignore-submodules=none \
-        --find-renames -O/dev/null "$@" "$base" --
+    # Nothing of this outlives the script: the disk need not have it. What git takes for a big file goes into
+    # one pack, which is faster than a file for each.
+    plain_git -c core.fsync=none -c core.bigFileThreshold=1 add --all --sparse -- . >&2 || refuse 1 "the working tree of $PWD cannot be read"
+    tree=$(plain_git -c core.fsync=none write-tree) || refuse 1 "the working tree of $PWD cannot be written as a tree"
 }

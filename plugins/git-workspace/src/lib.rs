@@ -1,5 +1,5 @@
 //! Working copies of git repositories: fetched over the script's own stdin and stdout, brought
-//! back as one patch. What runs in the guest stands in `scripts/`; the user's repository is the
+//! back as a patch, as mails or as a bundle. What runs in the guest stands in `scripts/`; the user's repository is the
 //! host's business alone.
 
 banger_plugin::workspace!("../../wit");
@@ -8,7 +8,7 @@ mod report;
 mod scripts;
 
 use contract::{
-    Guest, Info, LayOverRequest, Metadata, Output, ReceiveRequest, Refusal, Script, Status,
+    ExportRequest, Guest, Info, Metadata, Output, ReceiveRequest, Refusal, Script, Status,
     Transport, WorkspaceInfo,
 };
 
@@ -35,18 +35,12 @@ impl Guest for Plugin {
         WorkspaceInfo {
             kind: "git".to_owned(),
             transport: Transport::GitUploadPack,
-            needs: ["git", "tar"].map(str::to_owned).to_vec(),
+            needs: vec!["git".to_owned()],
         }
     }
 
     fn receive(request: ReceiveRequest) -> Result<Script, Refusal> {
         scripts::receive(&request)
-            .map(Into::into)
-            .map_err(Into::into)
-    }
-
-    fn lay_over(request: LayOverRequest) -> Result<Script, Refusal> {
-        scripts::lay_over(&request)
             .map(Into::into)
             .map_err(Into::into)
     }
@@ -61,8 +55,8 @@ impl Guest for Plugin {
         report::read(&output).map_err(Into::into)
     }
 
-    fn export_patch(path: String, base: String) -> Result<Script, Refusal> {
-        scripts::export_patch(&path, &base)
+    fn export_work(request: ExportRequest) -> Result<Script, Refusal> {
+        scripts::export(&request)
             .map(Into::into)
             .map_err(Into::into)
     }

@@ -1,6 +1,6 @@
-//! Reads what the script `inspect.sh` printed. The guest may have printed anything.
+//! Reads what the function `report` of `compare.sh` printed. The guest may have printed anything.
 
-use crate::contract::{Change, ChangeKind, Output, Status};
+use crate::contract::{Change, ChangeKind, Output, Status, Submodule};
 use banger_plugin::Refusal;
 
 /// The working copy's state.
@@ -28,33 +28,56 @@ pub fn read(output: &Output) -> Result<Status, Refusal> {
 
 fn parse(stdout: &[u8]) -> Option<Status> {
     let mut fields = stdout.strip_suffix(b"\0")?.split(|byte| *byte == 0);
-    if fields.next()? != b"banger-git-1" {
+    if fields.next()? != b"banger-git-2" {
         return None;
     }
     let head = text(fields.next()?)?;
     let branch = text(fields.next()?)?;
     let base = text(fields.next()?)?;
+    let tree = text(fields.next()?)?;
     let commits = text(fields.next()?)?;
-    if !(is_id(head) || head.is_empty()) || !is_id(base) || !is_number(commits) {
+    let more = match fields.next()? {
+        b"all" => false,
+        b"cut" => true,
+        _ => return None,
+    };
+    let ids = is_id(base) && is_id(tree) && (is_id(head) || head.is_empty());
+    if !ids || !is_number(commits) {
         return None;
     }
     let mut changes = Vec::new();
     loop {
         let status = fields.next()?;
-        if status == b"end" {
+        if status == b"submodules" {
             break;
         }
         changes.push(change(status, &mut fields)?);
     }
-    if fields.next().is_some() {
-        return None;
+    let mut submodules = Vec::new();
+    loop {
+        let path = fields.next()?;
+        // A path `end` would be followed by another field.
+        if path == b"end" && fields.clone().next().is_none() {
+            break;
+        }
+        let base = text(fields.next()?)?;
+        if path.is_empty() || !(base.is_empty() || is_id(base)) {
+            return None;
+        }
+        submodules.push(Submodule {
+            path: path.to_vec(),
+            base: (!base.is_empty()).then(|| base.to_owned()),
+        });
     }
     Some(Status {
         head: (!head.is_empty()).then(|| head.to_owned()),
         branch: (!branch.is_empty()).then(|| branch.to_owned()),
         base: base.to_owned(),
+        tree: tree.to_owned(),
         commits: commits.parse().ok()?,
         changes,
+        more,
+        submodules,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The guest scripts with their arguments.
 
-use crate::contract::{LayOverRequest, ReceiveRequest, Source};
+use crate::contract::{ExportFormat, ExportRequest, ReceiveRequest};
 use banger_plugin::{Refusal, Script};
 
 /// A script's text: the parts that it is made of, one after the other.
@@ -10,72 +10,100 @@ macro_rules! body {
     };
 }
 
-/// Makes the repository and fetches into it.
+/// Fetches the user's snapshot and makes the working copy equal to it.
 pub fn receive(request: &ReceiveRequest) -> Result<Script, Refusal> {
-    let source = &request.source;
-    check_source(source)?;
-    let or_empty = |value: &Option<String>| value.clone().unwrap_or_default();
-    let depth = match request.depth {
-        Some(0) => return Err(Refusal::new("a depth of 0 commits brings nothing")),
-        Some(depth) => depth.to_string(),
-        None => String::new(),
-    };
-    Ok(Script::new(body!("repository.sh", "receive.sh"))
-        .arg(absolute(&request.path)?)
-        .arg(source.head.as_str())
-        .arg(or_empty(&source.branch))
-        .arg(source.object_format.as_str())
-        .arg(or_empty(&source.user_name))
-        .arg(or_empty(&source.user_email))
-        .arg(depth)
-        .arg(if request.overwrite {
-            "overwrite"
-        } else {
-            "keep"
-        }))
-}
-
-/// Makes the working tree equal to the user's.
-pub fn lay_over(request: &LayOverRequest) -> Result<Script, Refusal> {
-    check_commit(&request.head)?;
-    let mut deleted = Vec::new();
-    for path in &request.deleted {
-        if !is_inside(path) {
+    let digits = match request.object_format.as_str() {
+        "sha1" => 40,
+        "sha256" => 64,
+        other => {
             return Err(Refusal::new(format!(
-                "`{}` is no path inside the repository",
-                path.escape_ascii()
+                "there is no object format `{}`",
+                other.escape_default()
             )));
         }
-        deleted.extend_from_slice(path);
-        deleted.push(0);
+    };
+    let exported = request.exported.as_deref();
+    for id in std::iter::once(request.snapshot.as_str()).chain(exported) {
+        check_id(id)?;
+        if id.len() != digits {
+            return Err(Refusal::new(format!(
+                "{id} is not of the object format {}",
+                request.object_format
+            )));
+        }
     }
-    Ok(Script::new(body!("repository.sh", "lay-over.sh"))
-        .arg(absolute(&request.path)?)
-        .arg(request.head.as_str())
-        .number(deleted.len() as u64)
-        .stdin(&deleted))
+    let depth = match request.depth {
+        Some(0) => return Err(Refusal::new("a depth of 0 commits brings nothing")),
+        // The snapshot is a commit of its own, on top.
+        Some(depth) => depth.saturating_add(1).to_string(),
+        None => String::new(),
+    };
+    let branch = request.branch.as_deref().unwrap_or_default();
+    for text in [branch, &request.origin] {
+        if text.contains(['\0', '\n']) {
+            return Err(Refusal::new(format!(
+                "`{}` is not one line",
+                text.escape_default()
+            )));
+        }
+    }
+    Ok(Script::new(body!(
+        "repository.sh",
+        "snapshot.sh",
+        "place.sh",
+        "unexported.sh",
+        "receive.sh"
+    ))
+    .arg(absolute(&request.path)?)
+    .arg(request.snapshot.as_str())
+    .arg(request.object_format.as_str())
+    .arg(depth)
+    .arg(branch)
+    .arg(request.origin.as_str())
+    .arg(if request.overwrite {
+        "overwrite"
+    } else {
+        "keep"
+    })
+    .arg(exported.unwrap_or_default()))
 }
 
 /// Tells the state; [`crate::report`] reads what it prints.
 pub fn inspect(path: &str, base: Option<&str>) -> Result<Script, Refusal> {
-    if base.is_some_and(|base| base.is_empty() || base.contains('\0')) {
-        return Err(Refusal::new("the base is empty"));
-    }
-    Ok(
-        Script::new(body!("repository.sh", "snapshot.sh", "inspect.sh"))
-            .arg(absolute(path)?)
-            .arg(base.unwrap_or_default()),
-    )
+    Ok(Script::new(body!(
+        "repository.sh",
+        "snapshot.sh",
+        "compare.sh",
+        "inspect.sh"
+    ))
+    .arg(absolute(path)?)
+    .arg(checked_base(base)?))
 }
 
-/// Prints the patch.
-pub fn export_patch(path: &str, base: &str) -> Result<Script, Refusal> {
-    check_commit(base)?;
-    Ok(
-        Script::new(body!("repository.sh", "snapshot.sh", "export-patch.sh"))
-            .arg(absolute(path)?)
-            .arg(base),
-    )
+/// Prints the same, then the work in a format.
+pub fn export(request: &ExportRequest) -> Result<Script, Refusal> {
+    Ok(Script::new(body!(
+        "repository.sh",
+        "snapshot.sh",
+        "compare.sh",
+        "export.sh"
+    ))
+    .arg(absolute(&request.path)?)
+    .arg(checked_base(request.base.as_deref())?)
+    .arg(match request.format {
+        ExportFormat::Patch => "patch",
+        ExportFormat::Mbox => "mbox",
+        ExportFormat::Bundle => "bundle",
+    }))
+}
+
+fn checked_base(base: Option<&str>) -> Result<&str, Refusal> {
+    match base {
+        Some(base) if base.is_empty() || base.contains('\0') => {
+            Err(Refusal::new("the base is empty"))
+        }
+        base => Ok(base.unwrap_or_default()),
+    }
 }
 
 /// The path, if it is absolute and not the root.
@@ -90,48 +118,13 @@ fn absolute(path: &str) -> Result<&str, Refusal> {
     }
 }
 
-fn check_commit(id: &str) -> Result<(), Refusal> {
+fn check_id(id: &str) -> Result<(), Refusal> {
     if matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(())
     } else {
         Err(Refusal::new(format!(
-            "`{}` is no full commit id",
+            "`{}` is no full id",
             id.escape_default()
         )))
     }
-}
-
-fn check_source(source: &Source) -> Result<(), Refusal> {
-    check_commit(&source.head)?;
-    let digits = match source.object_format.as_str() {
-        "sha1" => 40,
-        "sha256" => 64,
-        other => {
-            return Err(Refusal::new(format!(
-                "there is no object format `{}`",
-                other.escape_default()
-            )));
-        }
-    };
-    if source.head.len() != digits {
-        return Err(Refusal::new(format!(
-            "the commit {} is not of the object format {}",
-            source.head, source.object_format
-        )));
-    }
-    let texts = [&source.branch, &source.user_name, &source.user_email];
-    if texts.into_iter().flatten().any(|text| text.contains('\0')) {
-        return Err(Refusal::new("a fact of the repository holds a NUL byte"));
-    }
-    Ok(())
-}
-
-/// Whether a path, relative to the top, stays inside the working tree and out of `.git`.
-fn is_inside(path: &[u8]) -> bool {
-    let mut parts = path.split(|byte| *byte == b'/');
-    !path.is_empty()
-        && !path.contains(&0)
-        && !path.starts_with(b".git/")
-        && path != b".git"
-        && parts.all(|part| !part.is_empty() && part != b"." && part != b"..")
 }

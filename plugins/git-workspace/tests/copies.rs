@@ -3,12 +3,11 @@
 
 use banger_git_workspace::Plugin;
 use banger_git_workspace::contract::{
-    ChangeKind, Guest as _, LayOverRequest, Output, ReceiveRequest, Script, Source, Status,
+    ChangeKind, ExportFormat, ExportRequest, Guest as _, Output, ReceiveRequest, Script, Status,
 };
 use banger_plugin_testing::{command, exit_code, lint, run};
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,8 +24,6 @@ fn git(dir: &Path, args: &[&str]) -> String {
         .trim_end()
         .to_owned()
 }
-
-const MARK: &str = "00112233445566778899aabbccddeeff";
 
 struct World {
     root: tempfile::TempDir,
@@ -81,21 +78,55 @@ impl World {
     fn request(&self) -> ReceiveRequest {
         ReceiveRequest {
             path: self.path(),
-            source: Source {
-                head: self.head.clone(),
-                branch: Some("topic/x".into()),
-                object_format: if self.head.len() == 40 {
-                    "sha1"
-                } else {
-                    "sha256"
-                }
-                .into(),
-                user_name: Some("-n $(id) '\"".into()),
-                user_email: Some("e@x".into()),
-            },
+            snapshot: self.snapshot(),
+            object_format: if self.head.len() == 40 {
+                "sha1"
+            } else {
+                "sha256"
+            }
+            .into(),
             depth: None,
+            branch: None,
+            origin: "one".into(),
             overwrite: false,
+            exported: None,
         }
+    }
+
+    /// A snapshot of the head with nothing on top, as the contract describes it.
+    fn snapshot(&self) -> String {
+        let user = self.user();
+        let blob = |content: &str| {
+            fs::write(self.root.path().join("blob"), content).unwrap();
+            git(&user, &["hash-object", "-w", "../blob"])
+        };
+        let branch = blob("topic/x");
+        let settings = blob("user.name\0-n $(id) '\"\0user.email\0e@x\0");
+        fs::remove_file(self.root.path().join("blob")).unwrap();
+        let make = |entries: String| {
+            let mut child = Command::new("git")
+                .arg("-C")
+                .arg(&user)
+                .arg("mktree")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), entries.as_bytes())
+                .unwrap();
+            let output = child.wait_with_output().unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let tree = git(&user, &["rev-parse", &format!("{}^{{tree}}", self.head)]);
+        let meta = make(format!(
+            "100644 blob {branch}\tbranch\n100644 blob {settings}\tsettings\n"
+        ));
+        let root = make(format!(
+            "040000 tree {tree}\tindex\n040000 tree {meta}\tmeta\n040000 tree {tree}\tworktree\n"
+        ));
+        let id = git(&user, &["commit-tree", "-p", &self.head, "-m", "", &root]);
+        git(&user, &["update-ref", "refs/snapshot/top", &id]);
+        id
     }
 
     /// Joins the script to `git upload-pack`, as the host does.
@@ -122,54 +153,6 @@ impl World {
 
     fn received(&self) {
         assert_eq!(self.receive(self.request()), 0);
-        let laid = self.lay_over(&[], &[]);
-        assert!(laid.status.success(), "{laid:?}");
-    }
-
-    fn lay_over(&self, deleted: &[&str], changed: &[&str]) -> std::process::Output {
-        let script = Plugin::lay_over(LayOverRequest {
-            path: self.path(),
-            head: self.head.clone(),
-            deleted: deleted
-                .iter()
-                .map(|path| path.as_bytes().to_vec())
-                .collect(),
-        })
-        .unwrap();
-        let end = self.user().join(format!(".banger-{MARK}"));
-        fs::write(&end, "").unwrap();
-        let tar = Command::new("tar")
-            .arg("-C")
-            .arg(self.user())
-            .args(["-c", "--null", "--verbatim-files-from", "-T", "-"])
-            .arg(end.file_name().unwrap())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let names = changed
-            .iter()
-            .map(|name| format!("{name}\0"))
-            .collect::<String>();
-        std::io::Write::write_all(&mut tar.stdin.as_ref().unwrap(), names.as_bytes()).unwrap();
-        let tar = tar.wait_with_output().unwrap();
-        assert!(tar.status.success());
-        fs::remove_file(end).unwrap();
-        self.unpack(&script, &tar.stdout)
-    }
-
-    fn unpack(&self, script: &Script, archive: &[u8]) -> std::process::Output {
-        let mut child = command(&script.body, &script.args)
-            .env("BANGER_END_MARK", MARK)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = [script.stdin.as_slice(), archive].concat();
-        // A script that ends early closes the pipe: its exit code is what counts.
-        drop(child.stdin.take().unwrap().write_all(&stdin));
-        child.wait_with_output().unwrap()
     }
 
     fn inspect(&self, base: Option<&str>) -> Result<Status, String> {
@@ -183,9 +166,12 @@ impl World {
     }
 
     fn patch(&self) -> Vec<u8> {
-        let output = go(Plugin::export_patch(self.path(), self.head.clone()).unwrap());
-        assert!(output.status.success(), "{output:?}");
-        output.stdout
+        self.export(ExportFormat::Patch).unwrap().1
+    }
+
+    /// The report and the work since the head that was received.
+    fn export(&self, format: ExportFormat) -> Result<(Status, Vec<u8>), String> {
+        export(&self.path(), Some(&self.head), format)
     }
 
     /// Applies the patch at the base, on the user's side, and compares the trees.
@@ -207,6 +193,37 @@ impl World {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
     }
+}
+
+/// The report and the work, taken apart as the host does.
+fn export(
+    path: &str,
+    base: Option<&str>,
+    format: ExportFormat,
+) -> Result<(Status, Vec<u8>), String> {
+    let request = ExportRequest {
+        path: path.to_owned(),
+        base: base.map(str::to_owned),
+        format,
+    };
+    let output = go(Plugin::export_work(request).unwrap());
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
+    let line = output
+        .stdout
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap();
+    let (length, rest) = output.stdout.split_at(line);
+    let length: usize = std::str::from_utf8(length).unwrap().parse().unwrap();
+    let (report, work) = rest[1..].split_at(length);
+    let status = Plugin::read_inspect(Output {
+        exit_code: 0,
+        stdout: report.to_vec(),
+        stderr: vec![],
+    });
+    Ok((status.unwrap(), work.to_vec()))
 }
 
 fn go(script: Script) -> std::process::Output {
@@ -240,10 +257,7 @@ fn what_is_there_is_kept_unless_it_may_be_overwritten() {
     fs::write(world.copy().join(".precious"), "p").unwrap();
     assert_eq!(world.receive(world.request()), 3);
     let wrong = ReceiveRequest {
-        source: Source {
-            head: "1".repeat(40),
-            ..world.request().source
-        },
+        snapshot: "1".repeat(40),
         overwrite: true,
         ..world.request()
     };
@@ -252,10 +266,6 @@ fn what_is_there_is_kept_unless_it_may_be_overwritten() {
     let shallow = ReceiveRequest {
         depth: Some(1),
         overwrite: true,
-        source: Source {
-            branch: None,
-            ..world.request().source
-        },
         ..world.request()
     };
     assert_eq!(world.receive(shallow), 0);
@@ -269,53 +279,46 @@ fn what_is_there_is_kept_unless_it_may_be_overwritten() {
 }
 
 #[test]
-fn the_users_changes_are_laid_over() {
+fn what_makes_no_sense_is_refused() {
     let world = World::new("sha1");
-    world.received();
-    let user = world.user();
-    fs::remove_file(user.join("becomes-dir")).unwrap();
-    fs::create_dir(user.join("becomes-dir")).unwrap();
-    fs::write(user.join("becomes-dir/in"), "i").unwrap();
-    fs::remove_dir_all(user.join("dir")).unwrap();
-    fs::write(user.join("dir"), "now a file").unwrap();
-    fs::remove_file(user.join("gone")).unwrap();
-    fs::write(user.join("-dash"), "changed").unwrap();
-    fs::set_permissions(user.join("new\nline"), PermissionsExt::from_mode(0o755)).unwrap();
-    let laid = world.lay_over(
-        &["becomes-dir", "dir/file", "gone"],
-        &["becomes-dir/in", "dir", "-dash", "new\nline"],
-    );
-    assert!(laid.status.success(), "{laid:?}");
-    world.assert_same_files();
-    let mode = fs::metadata(world.copy().join("new\nline"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o755);
-    for path in ["", "/etc/passwd", "a/../b", ".git/config", "a//b", "."] {
-        let request = LayOverRequest {
-            path: world.path(),
-            head: world.head.clone(),
-            deleted: vec![path.into()],
-        };
-        assert!(Plugin::lay_over(request).is_err(), "{path}");
+    let good = world.request();
+    assert!(Plugin::receive(good.clone()).is_ok());
+    for bad in [
+        ReceiveRequest {
+            path: "relative".into(),
+            ..good.clone()
+        },
+        ReceiveRequest {
+            path: "/".into(),
+            ..good.clone()
+        },
+        ReceiveRequest {
+            snapshot: "--upload-pack=x".into(),
+            ..good.clone()
+        },
+        ReceiveRequest {
+            object_format: "sha256".into(),
+            ..good.clone()
+        },
+        ReceiveRequest {
+            object_format: "md5".into(),
+            ..good.clone()
+        },
+        ReceiveRequest {
+            depth: Some(0),
+            ..good.clone()
+        },
+        ReceiveRequest {
+            branch: Some("a\nb".into()),
+            ..good.clone()
+        },
+        ReceiveRequest {
+            exported: Some("HEAD".into()),
+            ..good.clone()
+        },
+    ] {
+        assert!(Plugin::receive(bad.clone()).is_err(), "{bad:?}");
     }
-}
-
-#[test]
-fn an_archive_that_was_cut_short_is_noticed() {
-    let world = World::new("sha1");
-    assert_eq!(world.receive(world.request()), 0);
-    let script = Plugin::lay_over(LayOverRequest {
-        path: world.path(),
-        head: world.head.clone(),
-        deleted: vec![],
-    })
-    .unwrap();
-    // Two empty blocks are a sound archive, and not the whole one.
-    let cut = world.unpack(&script, &[0; 1024]);
-    assert_eq!(exit_code(&cut), 1);
-    assert!(String::from_utf8_lossy(&cut.stderr).contains("cut short"));
 }
 
 #[test]
@@ -376,6 +379,31 @@ fn everything_comes_back_whatever_the_agent_has_configured() {
     world.assert_patch_brings_everything();
 }
 
+/// Git compares times in whole seconds: a change that leaves size and time is seen only because the
+/// file is as young as the index.
+#[test]
+fn a_change_within_the_second_of_the_last_commit_is_not_missed() {
+    let world = World::new("sha1");
+    world.received();
+    let copy = world.copy();
+    git(&copy, &["config", "core.trustctime", "false"]);
+    let set_time = |path: &Path| {
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        let file = fs::File::options().append(true).open(path).unwrap();
+        file.set_modified(then).unwrap();
+    };
+    let file = copy.join("gone");
+    fs::write(&file, "before\n").unwrap();
+    set_time(&file);
+    git(&copy, &["commit", "-qam", "three"]);
+    fs::write(&file, "after!\n").unwrap();
+    set_time(&file);
+    set_time(&copy.join(".git/index"));
+    let changed = world.inspect(Some("HEAD")).unwrap().changes;
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    world.assert_patch_brings_everything();
+}
+
 #[test]
 fn a_merge_that_is_under_way_is_exported() {
     let world = World::new("sha1");
@@ -423,7 +451,7 @@ fn any_bytes_are_read_or_refused() {
         })
     };
     let good = format!(
-        "banger-git-1\0{0}\0b\0{0}\x003\0M\0a\0R100\0x\0y\0end\0",
+        "banger-git-2\0{0}\0b\0{0}\0{0}\x003\0all\0M\0a\0R100\0x\0y\0submodules\0s\0\0end\0",
         "a".repeat(40)
     );
     assert_eq!(read(good.clone().into_bytes()).unwrap().changes.len(), 2);

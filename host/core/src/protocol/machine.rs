@@ -1,6 +1,6 @@
 //! Requests and replies about machines.
 
-use super::workspace::{Prepare, Prepared};
+use super::workspace::{Prepare, Prepared, Saved};
 use crate::{ByteString, ImageName, VmId, VmName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -124,6 +124,25 @@ pub struct VmStop {
     /// Milliseconds to wait for the guest before its process is killed; 20 000 where absent.
     #[serde(default)]
     pub grace_ms: Option<u64>,
+}
+
+/// `vm.delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmDelete {
+    /// Name or id.
+    pub vm: String,
+    /// Do not save work that was not exported.
+    #[serde(default)]
+    pub discard: bool,
+}
+
+/// What `vm.delete` left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VmDeleted {
+    /// Where work was saved that had not been exported.
+    #[serde(default)]
+    pub saved: Vec<Saved>,
 }
 
 /// `vm.adopt`.

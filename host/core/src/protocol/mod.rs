@@ -58,9 +58,9 @@ pub enum Call {
     /// Answers [`machine::Vm`].
     #[serde(rename = "vm.stop")]
     VmStop(machine::VmStop),
-    /// Answers [`Empty`].
+    /// Saves work first that was not exported. Answers [`machine::VmDeleted`].
     #[serde(rename = "vm.delete")]
-    VmDelete(machine::VmRef),
+    VmDelete(machine::VmDelete),
     /// Answers [`machine::Vm`].
     #[serde(rename = "vm.adopt")]
     VmAdopt(machine::VmAdopt),
@@ -80,6 +80,15 @@ pub enum Call {
     /// Answers [`workspace::ExportReply`].
     #[serde(rename = "vm.workspace.export")]
     WorkspaceExport(workspace::Export),
+    /// A patch to look at: it does not count as exported. Answers [`workspace::ExportReply`].
+    #[serde(rename = "vm.workspace.diff")]
+    WorkspaceDiff(workspace::Diff),
+    /// Answers [`workspace::WorkspaceStatus`].
+    #[serde(rename = "vm.workspace.status")]
+    WorkspaceStatusCall(workspace::WorkspaceRef),
+    /// The work as a new branch of the repository on the host. Answers [`workspace::Applied`].
+    #[serde(rename = "vm.workspace.apply")]
+    WorkspaceApply(workspace::Apply),
 
     /// Answers [`session::Session`].
     #[serde(rename = "guest.session.start")]

@@ -1,38 +1,47 @@
 //! `banger vm workspace export`
 
+use super::left_behind;
 use super::patch::{PatchFile, PatchOutput};
 use crate::client::{Client, Reply};
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::stream::{self, Ended, Input, OnSignal, Sink};
 use crate::{text, value};
-use banger_core::protocol::Call;
 use banger_core::protocol::machine::{Vm, VmRef};
-use banger_core::protocol::workspace::{self, DEFAULT_GUEST_PATH, ExportReply, Prepared};
+use banger_core::protocol::workspace::{
+    self, DEFAULT_GUEST_PATH, ExportFormat, ExportReply, Prepared,
+};
+use banger_core::protocol::{Call, Stream};
 use banger_core::workspace::{Change, ChangeKind};
 use banger_core::{Failure, GuestPath, Kind, escape};
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
-/// Bring work back as a patch
+/// Bring work back as a patch, as mails or as a bundle
 ///
-/// The patch holds everything that differs from the base: commits, changes that are not committed
-/// and untracked files; `git apply` takes it. The machine's working copy and its index stay as
+/// It holds everything that differs from the base: commits, changes that are not committed and
+/// untracked files. `git apply` takes a patch; `git am` takes an mbox, with commits and authors; a
+/// bundle has the commits as they are, for `git fetch FILE refs/banger/work`. What is not committed
+/// is one more commit in these two. The machine's working copy, its index and its commits stay as
 /// they are.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   banger vm workspace export my-vm --output work.patch
   banger vm workspace export my-vm | git apply --3way
+  banger vm workspace export my-vm --format mbox | git am --keep-non-patch --keep-cr --empty=keep
   banger vm workspace export my-vm --stat")]
 pub struct Export {
     /// The machine's name or id
     vm: String,
-    /// The commit or ref in the machine that the patch is from [default: the commit that was put
+    /// The commit or ref in the machine that the work is from [default: the commit that was put
     /// in]
     #[arg(long, value_name = "REF")]
     base_commit: Option<String>,
-    /// Write the patch to this file, whole or not at all [default: standard output]
+    /// The form of the work
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Write it to this file, whole or not at all [default: standard output]
     #[arg(long, short, value_name = "FILE", conflicts_with = "stat")]
     output: Option<PathBuf>,
     /// Where the working copy is in the machine [default: /root/repo]
@@ -42,6 +51,21 @@ pub struct Export {
     /// List what differs, and write no patch
     #[arg(long)]
     stat: bool,
+    /// The most that the machine may send, such as 512M or 4G [default: 1G]
+    #[arg(long, value_name = "SIZE", value_parser = value::mebibytes)]
+    limit: Option<u64>,
+}
+
+/// The form of exported work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Format {
+    /// One binary patch
+    #[default]
+    Patch,
+    /// A mail for each commit
+    Mbox,
+    /// The commits as they are
+    Bundle,
 }
 
 impl Export {
@@ -49,6 +73,16 @@ impl Export {
         if context.output.json && self.output.is_none() && !self.stat {
             let message = "--json needs --output or --stat, since the patch is no JSON";
             return Err(Failure::new(Kind::Usage, message).into());
+        }
+        if self.format == Format::Bundle
+            && self.output.is_none()
+            && !self.stat
+            && context.output.to_terminal
+        {
+            let message = "a bundle is not for a terminal";
+            return Err(Failure::new(Kind::Usage, message)
+                .hint("name a file with --output")
+                .into());
         }
         // Before the guest is asked: a directory that can't be written is known soon.
         let file = self.output.as_deref().map(PatchFile::create).transpose()?;
@@ -62,24 +96,31 @@ impl Export {
                 (recorded.head_commit, Some(recorded.guest_path))
             }
         };
+        let (vm, top) = (self.vm.clone(), guest_path.clone());
         let mut reply = client.call::<ExportReply>(Call::WorkspaceExport(workspace::Export {
             vm: self.vm,
             guest_path,
             base_commit: Some(base_commit),
+            format: match self.format {
+                Format::Patch => ExportFormat::Patch,
+                Format::Mbox => ExportFormat::Mbox,
+                Format::Bundle => ExportFormat::Bundle,
+            },
+            limit_bytes: self.limit.map(value::bytes),
         }))?;
         if self.stat {
             if context.output.json {
                 context.output.print_json(&without_stream(&mut reply))?;
             } else {
-                context.output.print(&changes(&reply.value.changes))?;
-                context.output.remark(&summary(&reply.value));
+                let value = &reply.value;
+                context.output.print(&changes(&value.changes, value.more))?;
+                context.output.remark(&summary(value));
             }
             return Ok(0);
         }
-        match (file, self.output) {
+        let length = match (file, self.output) {
             (Some(mut file), Some(path)) => {
-                receive(context, &reply.value, &mut file)?;
-                let length = file.finish()?;
+                receive(context, &reply.value.patch, Input::Receipt, &mut file)?;
                 if context.output.json {
                     let mut json = without_stream(&mut reply);
                     add(
@@ -87,15 +128,29 @@ impl Export {
                         "output",
                         escape::text(path.as_os_str().as_encoded_bytes()).into(),
                     );
-                    add(&mut json, "bytes", length.into());
+                    add(&mut json, "bytes", file.length.into());
                     context.output.print_json(&json)?;
                 }
-                context.output.remark(&written(&path, length));
+                context
+                    .output
+                    .remark(&written(&path, file.length, self.format));
+                file.length
             }
-            _ => receive(context, &reply.value, &mut PatchOutput::new())?,
-        }
+            _ => {
+                let mut output = PatchOutput::new();
+                receive(context, &reply.value.patch, Input::Receipt, &mut output)?;
+                output.length
+            }
+        };
         context.output.remark(&summary(&reply.value));
-        if uncommitted > 0 {
+        let top = top
+            .as_ref()
+            .map_or(DEFAULT_GUEST_PATH.as_bytes(), GuestPath::as_bytes);
+        let value = &reply.value;
+        for line in left_behind(&vm, top, &value.base_commit, &value.submodules) {
+            context.output.hint(&line);
+        }
+        if uncommitted > 0 && length > 0 {
             context.output.hint(&format!(
                 "{} went in uncommitted and are in the patch too: it applies to a clean checkout \
                  of the base, such as `git worktree add ../review {}`",
@@ -141,19 +196,15 @@ fn recorded(
     }
 }
 
-fn receive(
+/// Takes a stream that must be whole.
+pub fn receive(
     context: &Context,
-    reply: &ExportReply,
+    patch: &Stream,
+    input: Input,
     sink: &mut dyn Sink,
 ) -> Result<(), crate::error::CommandError> {
     let signals = context.signals()?;
-    match stream::run(
-        &reply.patch,
-        Input::Nothing,
-        OnSignal::Leave,
-        &signals,
-        sink,
-    )? {
+    match stream::run(patch, input, OnSignal::Leave, &signals, sink)? {
         Ended::Exit(0) => Ok(()),
         Ended::Exit(code) => Err(Failure::new(
             Kind::Guest,
@@ -179,12 +230,19 @@ fn add(json: &mut serde_json::Value, key: &str, value: serde_json::Value) {
     }
 }
 
-fn written(path: &Path, length: u64) -> String {
+fn written(path: &Path, length: u64, format: Format) -> String {
     let shown = text::quote(path.as_os_str().as_encoded_bytes());
-    format!(
-        "{shown}: {}; `git apply {shown}` applies it",
-        text::bytes(length)
-    )
+    let next = match format {
+        _ if length == 0 => return format!("{shown}: empty, since nothing differs"),
+        Format::Patch => format!("`git apply {shown}` applies it"),
+        Format::Mbox => {
+            format!("`git am --keep-non-patch --keep-cr --empty=keep {shown}` applies it")
+        }
+        Format::Bundle => {
+            format!("`git fetch {shown} refs/banger/work:refs/heads/NAME` makes a branch of it")
+        }
+    };
+    format!("{shown}: {}; {next}", text::bytes(length))
 }
 
 fn summary(reply: &ExportReply) -> String {
@@ -194,11 +252,22 @@ fn summary(reply: &ExportReply) -> String {
         text::short_commit(&reply.base_commit),
         commit(&reply.head_commit),
         text::plural(reply.commits.into(), "commit"),
-        text::plural(reply.changes.len() as u64, "file"),
+        files(&reply.changes, reply.more),
     )
 }
 
-fn changes(changes: &[Change]) -> String {
+/// How many files differ.
+pub fn files(changes: &[Change], more: bool) -> String {
+    let count = text::plural(changes.len() as u64, "file");
+    if more {
+        format!("more than {count}")
+    } else {
+        count
+    }
+}
+
+/// What differs, a line a file.
+pub fn changes(changes: &[Change], more: bool) -> String {
     let line = |change: &Change| {
         let letter = match change.kind {
             ChangeKind::Added => 'A',
@@ -212,5 +281,9 @@ fn changes(changes: &[Change]) -> String {
             None => format!("{letter}  {}\n", change.path),
         }
     };
-    changes.iter().map(line).collect()
+    let mut text: String = changes.iter().map(line).collect();
+    if more {
+        text += "…  and more\n";
+    }
+    text
 }
