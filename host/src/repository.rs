@@ -9,7 +9,7 @@ mod scan;
 mod snapshot;
 
 pub use scan::{Part, References, Scan, ScanOptions};
-pub use snapshot::{Snapshot, SnapshotError, Stop};
+pub use snapshot::{PARTIAL, Snapshot, SnapshotError, Stop};
 
 use banger_core::{Failure, Kind, escape};
 use std::ffi::OsString;

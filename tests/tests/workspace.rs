@@ -538,6 +538,28 @@ fn what_goes_in_can_be_chosen() {
 }
 
 #[test]
+fn a_partial_clone_goes_in_without_its_history() {
+    let home = home();
+    let host = repository(&home.scratch().join("src"));
+    git(&host, ["config", "uploadpack.allowFilter", "true"]);
+    let source = format!("file://{}", host.display());
+    git(
+        &home.scratch(),
+        ["clone", "--quiet", "--filter=blob:none", &source, "partial"],
+    );
+    let partial = home.scratch().join("partial");
+    let failure = prepare(&home, &partial, &["--mode=full-copy"]).failure(5);
+    let hint = failure["hint"].as_str().unwrap_or_default();
+    assert!(hint.contains("--refetch"), "{failure}");
+    assert!(!home.guest_home().join("repo").exists());
+    put(&partial.join("new"), b"new");
+    let prepared = prepare(&home, &partial, &[]).ok().json();
+    let note = prepared["notes"][0].as_str().unwrap_or_default();
+    assert!(note.contains("partial clone"), "{prepared}");
+    assert_same(&partial, &home.guest_home().join("repo"));
+}
+
+#[test]
 fn ctrl_c_and_a_lost_connection_leave_the_guest_as_it_was() {
     let home = home();
     let host = repository(&home.scratch().join("src"));

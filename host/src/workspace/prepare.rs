@@ -5,7 +5,7 @@ use super::{KIND, Workspaces, guest_path};
 use crate::guest_script::{self, ErrorTail};
 use crate::plugin::{Existing, ReceiveRequest, Transport};
 use crate::repository::{
-    Part, References, Repository, Scan, ScanOptions, Snapshot, SnapshotError, Stop,
+    PARTIAL, Part, References, Repository, Scan, ScanOptions, Snapshot, SnapshotError, Stop,
 };
 use crate::ssh::ProcessEvent;
 use crate::store::VmRecord;
@@ -85,7 +85,8 @@ impl Workspaces {
         let options = scan_options(request);
         let (scanned, ready) = tokio::join!(take(repository, &options, &kept, task), ready);
         ready?;
-        let (scan, snapshot) = scanned?;
+        let (mut scan, snapshot) = scanned?;
+        let partial = scan.parts.iter().any(|part| part.repository.is_partial());
 
         let recorded = self.store.workspaces(&vm.id)?;
         let exported = recorded
@@ -98,6 +99,8 @@ impl Workspaces {
             snapshot: snapshot.id.clone(),
             object_format: scan.object_format.clone(),
             depth: match request.mode {
+                // What is checked out is there; of the history it may not be.
+                PrepareMode::ShallowOverlay if partial => Some(1),
                 PrepareMode::ShallowOverlay => Some(SHALLOW_DEPTH),
                 PrepareMode::FullCopy => None,
             },
@@ -121,6 +124,15 @@ impl Workspaces {
                         "`banger vm workspace export` brings the work home; --force overwrites \
                          what is there, and --guest-path chooses another place"
                     }
+                    Kind::Guest if partial => {
+                        return Failure::new(
+                            Kind::Invalid,
+                            "objects of the repository are missing here, and are not fetched",
+                        )
+                        .detail(failure.detail.as_bytes())
+                        .stage("workspace-receive")
+                        .hint(PARTIAL);
+                    }
                     _ => "",
                 };
                 failure.stage("workspace-receive").hint(hint)
@@ -129,6 +141,11 @@ impl Workspaces {
         // Without it the next time only takes longer.
         if let Err(failure) = snapshot.keep(&kept) {
             tracing::warn!(vm = %vm.name, %failure, "a snapshot is not kept");
+        }
+        if partial && request.mode == PrepareMode::ShallowOverlay {
+            scan.notes.push(
+                "it is a partial clone: of its history only the last commit comes along".into(),
+            );
         }
         let sum = |count: fn(&Part) -> u64| scan.parts.iter().map(count).sum();
         let top = scan.parts.first();

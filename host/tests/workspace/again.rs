@@ -112,6 +112,18 @@ fn what_was_not_exported_is_named_and_kept() {
 }
 
 #[test]
+fn an_edit_of_the_same_size_at_the_same_moment_is_seen() {
+    let world = World::committed(&[("a", "a\n")]);
+    world.prepare(&Options::shallow()).ok();
+    for n in 0..8 {
+        put(world.user().join("b"), n.to_string());
+        world.prepare(&Options::shallow().force()).ok();
+        put(world.copy().join("b"), (n + 1).to_string());
+        assert!(world.prepare(&Options::shallow()).refused().contains("(b)"));
+    }
+}
+
+#[test]
 fn what_was_exported_may_go() {
     let world = World::committed(&[("a", "a\n")]);
     let copy = world.copy();

@@ -399,7 +399,7 @@ fn a_repository_inside_is_named_and_left_out() {
 }
 
 #[test]
-fn a_partial_clone_says_what_to_do() {
+fn a_partial_clone_is_not_completed_from_elsewhere() {
     let world = World::committed(&[("a", "1\n")]);
     put(world.user().join("a"), "2\n");
     world.commit("second");
@@ -421,6 +421,7 @@ fn a_partial_clone_says_what_to_do() {
         .try_prepare_from(&clone, &Options::shallow())
         .expect("read");
     assert_ne!(done.code, 0);
+    assert!(!world.copy().exists());
 }
 
 #[test]

@@ -127,7 +127,7 @@ place() {
     printf '%s\n' "$worktree" >"$git_dir/banger/worktree" || exit 1
 
     # From the raw index come times and sizes, so that nothing need be read again.
-    cp -- "$git_dir/banger/index" "$git_dir/banger/next" || exit 1
+    cp --preserve=timestamps -- "$git_dir/banger/index" "$git_dir/banger/next" || exit 1
     (
         export GIT_INDEX_FILE=$git_dir/banger/next GIT_LITERAL_PATHSPECS=1
         own read-tree --no-sparse-checkout --reset "$index" &&

@@ -13,8 +13,8 @@ unexported() {
     fi
     enter_part "$1" "$2" "$3"
     mapfile -t state <"$git_dir/banger/state"
-    # In a copy: looking changes nothing.
-    cp -- "$raw_index" "$scratch/index" && raw_index=$scratch/index || exit 1
+    # In a copy: looking changes nothing. By its time git knows which entries may be out of date.
+    cp --preserve=timestamps -- "$raw_index" "$scratch/index" && raw_index=$scratch/index || exit 1
     raw update-index -q --refresh >/dev/null
     {
         raw diff-files --name-only --ignore-submodules=all || echo '?'
