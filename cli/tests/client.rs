@@ -181,7 +181,7 @@ fn what_is_no_message_is_refused() {
         fake.banger(&["vm", "list"]).assert().code(11).stdout("");
     }
     // More than a message may have, without an end.
-    let fake = Fake::new(|asked| asked.raw(&vec![b' '; 9 << 20]));
+    let fake = Fake::new(|asked| asked.raw(&vec![b' '; banger_core::protocol::REPLY_LIMIT + 2]));
     fake.banger(&["vm", "list"]).assert().code(11).stdout("");
 }
 

@@ -21,7 +21,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// The longest message, in bytes, without its line feed. Larger payloads go through a stream.
 pub const MESSAGE_LIMIT: usize = 8 << 20;
 /// The longest reply that a client takes: a list of many sessions with long commands.
-pub const REPLY_LIMIT: usize = 256 << 20;
+pub const REPLY_LIMIT: usize = 64 << 20;
 
 /// Everything a client can ask. Its name on the wire is `method`, its content `params`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
