@@ -5,9 +5,14 @@ set -u
 enter_session "$1"
 known_terminal "${TERM:-}" xterm-256color xterm vt100
 export TERM=$terminal
-flags=()
-[[ $2 != observe ]] || flags=(-f 'read-only,ignore-size')
-tmux -u -S ./tmux.sock attach-session "${flags[@]}" -t =main
+flags=() fit=()
+if [[ $2 == observe ]]; then
+    flags=(-f 'read-only,ignore-size')
+elif size=$(exec stty size) && [[ $size =~ ^([1-9][0-9]*)\ ([1-9][0-9]*)$ ]]; then
+    # Before the first drawing; the server's hook follows the size from then on.
+    fit=(resize-window -t "=main:" -x "${BASH_REMATCH[2]}" -y "${BASH_REMATCH[1]}" \;)
+fi
+tmux -u -S ./tmux.sock "${fit[@]}" attach-session "${flags[@]}" -t =main
 code=$?
 # The session goes on, and this client was sent away or lost its terminal.
 [[ $code -eq 0 ]] || ! lives pid || exit "$code"
