@@ -6,7 +6,7 @@
 use crate::dirs::Dirs;
 use crate::image::{self, ImageStore};
 use crate::machine::qemu::DRAFT_PREFIX;
-use crate::machine::work_disk::WorkDisk;
+use crate::machine::work_disk::{WorkDisk, WorkDiskError};
 use crate::machine::{MachineSpec, QemuMachine, Seed, Status, accelerator};
 use crate::ssh::{
     HostKey, HostKeyPolicy, Identity, KeyPair, Remote, SshError, Target, scan_host_key,
@@ -32,6 +32,8 @@ const ADOPT_LIMIT: Duration = Duration::from_secs(15);
 pub const STOP_GRACE: Duration = Duration::from_secs(20);
 /// How long whoever wants to read a stopped machine's disk waits for others who do.
 const DISK_LIMIT: Duration = Duration::from_secs(2);
+/// How often a disk is looked at that is still in use.
+const DISK_RETRY: Duration = Duration::from_millis(50);
 /// A machine's own copy of its record.
 const RECORD: &str = "record.json";
 /// The user that banger is in its own machines.
@@ -497,9 +499,19 @@ impl Machines {
             return Err(busy("runs"));
         }
         let home = home(HOME)?;
+        let since = std::time::Instant::now();
+        let disk = loop {
+            match WorkDisk::open(&machine.work_disk(), home.clone()).await {
+                // A QEMU that was killed keeps its locks until the kernel has taken it apart.
+                Err(WorkDiskError::InUse { .. }) if since.elapsed() < DISK_LIMIT => {
+                    tokio::time::sleep(DISK_RETRY).await;
+                }
+                disk => break disk?,
+            }
+        };
         Ok(StoppedGuest {
             state_root: state_root(&home)?,
-            disk: WorkDisk::open(&machine.work_disk(), home).await?,
+            disk,
         })
     }
 

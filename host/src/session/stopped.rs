@@ -20,6 +20,8 @@ use banger_core::session::{OutputStream, SessionState, Snapshot, StdinKind};
 use banger_core::{ByteString, Failure, GuestPath, Kind, SessionId};
 use std::sync::Arc;
 
+/// How often a disk is read again that has changed meanwhile.
+const TRIES: u32 = 3;
 /// Bytes of a small file; a longer one is none of the contract's.
 const FILE_LIMIT: usize = 4096;
 
@@ -59,9 +61,22 @@ impl Sessions {
             .iter()
             .map(|session| (session.id.clone(), session.stdin))
             .collect();
-        let read = async {
+        let read = || async {
             let guest = self.machines.stopped_guest(vm).await?;
             sessions(&guest, backend, &known).await
+        };
+        let read = async {
+            let mut tries = 0;
+            loop {
+                match read().await {
+                    // Written to while it was read: by a QEMU that is ending.
+                    Err(failure) if failure.kind == Kind::Conflict && tries < TRIES => tries += 1,
+                    answer => break answer,
+                }
+                if self.machines.is_running(vm).await? {
+                    break Err(Failure::new(Kind::Conflict, "the VM was started meanwhile"));
+                }
+            }
         };
         match read.await {
             Ok(found) => Ok(found.into_iter().map(|one| one.snapshot).collect()),
