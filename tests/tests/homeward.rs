@@ -717,6 +717,84 @@ fn work_counts_as_exported_once_the_client_says_that_it_has_it() {
     }
 }
 
+/// Entries at which the user's git does not look came along; what becomes of them comes home.
+#[test]
+fn files_that_git_does_not_look_at_come_home() {
+    let world = World::bare();
+    for name in ["skipped", "assumed", "kept", "gone"] {
+        put(&world.user.join(name), b"stored\n");
+    }
+    put(&world.user.join(".gitattributes"), b"*.crlf eol=crlf\n");
+    put(&world.user.join("x.crlf"), b"a\r\nb\r\n");
+    commit(&world.user, "flagged");
+    let flag = ["update-index", "--skip-worktree", "skipped", "kept", "gone"];
+    git(&world.user, flag);
+    git(
+        &world.user,
+        ["update-index", "--assume-unchanged", "assumed"],
+    );
+    for name in ["skipped", "assumed", "kept", "gone"] {
+        put(&world.user.join(name), b"local\n");
+    }
+    let before = world.everything();
+    let _ = world.prepare(&[]).ok();
+    assert!(!world.unexported(), "nothing was done");
+    put(&world.guest.join("skipped"), b"work\n");
+    put(&world.guest.join("assumed"), b"work\n");
+    fs::remove_file(world.guest.join("gone")).expect("removed");
+    assert!(world.unexported());
+    let index = fs::read(world.guest.join(".git/index")).expect("there");
+    let _ = world.run("apply", &[]).ok();
+    let branch = format!("banger/{HOST}");
+    let show = |name: &str| line(&world.user, &["show", &format!("{branch}:{name}")]);
+    assert_eq!(show("skipped"), "work");
+    assert_eq!(show("assumed"), "work");
+    assert_eq!(show("kept"), "stored");
+    let names = line(&world.user, &["ls-tree", "--name-only", &branch]);
+    assert!(!names.lines().any(|name| name == "gone"), "{names}");
+    assert!(!world.unexported());
+    let now = fs::read(world.guest.join(".git/index")).expect("there");
+    assert_eq!(now, index);
+    assert_eq!(world.everything(), before);
+}
+
+/// Git does not add a repository without a commit; the rest of the work comes home all the same.
+#[test]
+fn a_repository_without_a_commit_is_in_nobodys_way() {
+    let world = World::new();
+    for name in ["empty", "deep/er :(x) *"] {
+        let inner = world.guest.join(name);
+        fs::create_dir_all(&inner).expect("made");
+        git(&inner, ["init", "-q"]);
+    }
+    put(&world.guest.join("work"), b"work\n");
+    // Nor are settings of the agent's, which would hide modes and write beside the index.
+    let link = world.guest.join("other");
+    fs::remove_file(&link).expect("removed");
+    symlink("file", &link).expect("linked");
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(world.guest.join("file"), executable).expect("set");
+    for (key, value) in [
+        ("core.fileMode", "false"),
+        ("core.symlinks", "false"),
+        ("core.ignoreCase", "true"),
+        ("core.splitIndex", "true"),
+        ("core.untrackedCache", "true"),
+    ] {
+        git(&world.guest, ["config", key, value]);
+    }
+    let before = files(&world.guest);
+    let _ = world.run("apply", &[]).ok();
+    assert_eq!(files(&world.guest), before);
+    let listing = ["ls-tree", &format!("banger/{HOST}"), "file", "other"];
+    let modes = line(&world.user, &listing);
+    let modes: Vec<&str> = modes.lines().filter_map(|line| line.get(..6)).collect();
+    assert_eq!(modes, ["100755", "120000"]);
+    let branch = format!("banger/{HOST}:work");
+    assert_eq!(line(&world.user, &["show", &branch]), "work");
+    assert!(!world.unexported());
+}
+
 #[test]
 fn ctrl_c_leaves_nothing() {
     let world = World::new();
@@ -768,7 +846,10 @@ fn random_work_comes_home_exactly() {
     let number = std::cell::Cell::new(0);
     let edit = (0..NAMES.len(), any::<u8>(), 0..8_u8);
     let config = Config {
-        cases: 12,
+        cases: std::env::var("PROPTEST_CASES")
+            .ok()
+            .and_then(|cases| cases.parse().ok())
+            .unwrap_or(12),
         failure_persistence: None,
         ..Config::default()
     };

@@ -124,6 +124,9 @@ pub struct Scan {
     pub object_format: String,
     /// What a person should know.
     pub notes: Vec<String>,
+    /// Whether the git of a copy may take its files for another tree than the one of their bytes:
+    /// line ends and the like are converted, or entries are not looked at.
+    pub is_converted: bool,
 }
 
 /// One entry of the index.
@@ -194,6 +197,7 @@ impl Repository {
             parts: Vec::new(),
             object_format: String::from_utf8_lossy(&object_format).into_owned(),
             notes: Vec::new(),
+            is_converted: false,
         };
         self.scan_into(&mut scan, Vec::new(), options, 0).await?;
         Ok(scan)
@@ -294,8 +298,26 @@ impl Repository {
         self.find_announced(&mut part, &entries).await?;
         self.add_ignored(&mut part, options, &mut scan.notes)
             .await?;
+        let differing = part.worktree.len();
         self.find_converted(&mut part, &entries, &mut scan.notes)
             .await?;
+        let has_attributes = || {
+            self.common_dir.join("info/attributes").exists()
+                || entries
+                    .iter()
+                    .any(|entry| entry.path.ends_with(b".gitattributes"))
+                || part
+                    .worktree
+                    .keys()
+                    .any(|path| path.ends_with(b".gitattributes"))
+        };
+        scan.is_converted |= part.worktree.len() != differing
+            || !part.skip_worktree.is_empty()
+            || !part.assume_unchanged.is_empty()
+            || !part.worktree.is_empty()
+                && (self.setting("core.autocrlf").is_some()
+                    || self.setting("core.eol").is_some()
+                    || has_attributes());
         if self.git_dir.join("MERGE_HEAD").exists() {
             scan.notes.push(
                 "a merge is under way: its files and conflicts come along, that it is one does not"

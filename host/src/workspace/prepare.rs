@@ -149,7 +149,10 @@ impl Workspaces {
         }
         let sum = |count: fn(&Part) -> u64| scan.parts.iter().map(count).sum();
         let top = scan.parts.first();
-        Ok(Prepared {
+        // Ignored files that came along are in no tree of the guest's: what becomes of them can't be
+        // told, so that they stay at stake.
+        let is_converted = scan.is_converted && request.include_ignored.is_empty();
+        let mut prepared = Prepared {
             path: ByteString(repository.top().as_os_str().as_bytes().to_vec()),
             guest_path: path.clone(),
             kind: KIND.into(),
@@ -171,7 +174,13 @@ impl Workspaces {
             exported_tree: None,
             exported_head: None,
             unexported_at_stop: None,
-        })
+        };
+        // Else it would hold work that was not exported from the beginning. Where the guest can't
+        // tell, that is what it is.
+        if is_converted && let Ok(status) = self.inspected(guest, &prepared).await {
+            prepared.prepared_tree = Some(status.tree);
+        }
+        Ok(prepared)
     }
 
     /// Where the last snapshot that went to a place is kept.
